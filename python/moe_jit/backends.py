@@ -1,0 +1,44 @@
+"""Which device runs a call, and the compiled function that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from .checks import reject
+from .problem import Device, MoEProblem
+
+_SUPPORTED = "on the CPU or on a GPU of compute capability 9.0 (Hopper: H100, H200, H800, H20, GH200)"
+
+
+@cache
+def describe(device: torch.device, name: str = "hidden_states") -> Device:
+    """The device of argument ``name``; raises ValueError for a device without a backend."""
+    if device.type == "cpu":
+        return Device("cpu")
+    if device.type != "cuda" or torch.version.hip is not None:
+        reject(name, _SUPPORTED, device)
+    properties = torch.cuda.get_device_properties(device)
+    capability = (properties.major, properties.minor)
+    if capability != (9, 0):
+        given = f"{device} ({properties.name}, compute capability {capability[0]}.{capability[1]})"
+        reject(name, _SUPPORTED, given)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return Device("cuda", index, capability, properties.multi_processor_count)
+
+
+def load(problem: MoEProblem) -> Callable[..., Any]:
+    """Compile or load the module for ``problem`` and return its ``fp8_moe`` function."""
+    from . import jit
+
+    if problem.device.kind == "cpu":
+        spec = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
+    else:
+        from . import plan
+
+        spec = plan.plan(problem).module
+    function: Callable[..., Any] = jit.load(spec)["fp8_moe"]
+    return function
