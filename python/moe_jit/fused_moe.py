@@ -166,8 +166,8 @@ def trtllm_fp8_per_tensor_scale_moe(
         output2_scales_scalar: [L] float32, both dequantisation scales of gemm2.
         num_experts: global number of experts, at most 2048.
         top_k: experts per token, at most 32; 1 for Llama4.
-        n_group, topk_group: group-limited selection of method 2; n_group None, 0 or 1 means no groups. Ignored
-            by the other methods.
+        n_group, topk_group: group-limited selection of method 2; n_group None, 0 or 1 means no groups. The
+            other methods ignore both.
         intermediate_size: I. H and I are multiples of 16; with the shuffled layout H (and I when not gated)
             is a multiple of 32.
         local_expert_offset, local_num_experts: the experts of this rank. The others contribute nothing.

@@ -193,7 +193,7 @@ def _check_sizes(
     why = f"weight_layout {layout.public_name!r}"
     if hidden_size == 0:
         checks.reject("hidden_states", "of shape (num_tokens, hidden_size >= 16)", f"shape {(num_tokens, 0)}")
-    checks.multiple("hidden_size, hidden_states.shape[1],", hidden_size, 32 if shuffled else 16, why)
+    checks.multiple("hidden_states.shape[1]", hidden_size, 32 if shuffled else 16, why)
     intermediate_size = checks.integer("intermediate_size", args.intermediate_size, 1)
     checks.multiple(
         "intermediate_size",
