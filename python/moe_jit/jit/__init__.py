@@ -1,0 +1,32 @@
+"""Just-in-time compilation: specs of modules, a content-addressed cache, and the loader."""
+
+from .build import CompileError
+from .loader import (
+    LoadRecord,
+    ModuleState,
+    cache_directory,
+    describe,
+    load,
+    prebuilt_stores,
+    stats,
+    user_store,
+)
+from .spec import ModuleSpec, SourceTree, Unit
+from .toolchain import ToolchainError, cuda_target
+
+__all__ = [
+    "CompileError",
+    "LoadRecord",
+    "ModuleSpec",
+    "ModuleState",
+    "SourceTree",
+    "ToolchainError",
+    "Unit",
+    "cache_directory",
+    "cuda_target",
+    "describe",
+    "load",
+    "prebuilt_stores",
+    "stats",
+    "user_store",
+]

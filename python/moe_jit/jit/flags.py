@@ -1,0 +1,85 @@
+"""Compiler and linker flags. Flags hold no path and so can be part of a key; commands add paths."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+from .spec import ModuleSpec, SourceTree, Unit
+from .toolchain import Toolchain, toolkit_directory, tvm_ffi_includes, tvm_ffi_library
+
+# The instruction sets of x86-64-v3, as /proc/cpuinfo spells them.
+_X86_64_V3 = {"avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}
+
+
+@cache
+def _cpu_flags() -> tuple[str, ...]:
+    """Flags for the host's instruction set."""
+    if platform.machine() != "x86_64":
+        return ()
+    try:
+        with Path("/proc/cpuinfo").open() as lines:
+            features = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    except OSError:
+        return ()
+    return ("-march=x86-64-v3",) if set(features) >= _X86_64_V3 else ()
+
+
+def unit_flags(unit: Unit, target: str) -> list[str]:
+    """Code-generation flags of one unit; independent of the machine's paths and compiler version."""
+    flags = ["-std=c++17", "-O3", "-DNDEBUG", *(f"-D{name}={value}" for name, value in unit.defines)]
+    if unit.is_cuda:
+        arch = target.removeprefix("sm_")
+        return [
+            *flags,
+            f"-gencode=arch=compute_{arch},code=sm_{arch}",
+            "--expt-relaxed-constexpr",
+            "-Xfatbin=-compress-all",
+            "-Xcompiler=-fPIC,-fvisibility=hidden",
+        ]
+    # Contraction would make results differ from the portable reference arithmetic.
+    flags += ["-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+    return [*flags, "-fopenmp", *_cpu_flags()] if target == "cpu" else flags
+
+
+def link_flags(target: str) -> list[str]:
+    """libtvm_ffi is found by its soname, already in the process; the CUDA runtime is linked statically."""
+    flags = ["-shared", "-Wl,-z,defs", "-Wl,--as-needed"]
+    if target == "cpu":
+        return [*flags, "-fopenmp", "-ltvm_ffi"]
+    return [*flags, "-ltvm_ffi", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+
+
+def _include_flags(unit: Unit, tree: SourceTree, toolchain: Toolchain) -> list[str]:
+    includes = [f"-I{tree.include}", f"-I{tree.csrc}"]
+    system = tvm_ffi_includes()
+    if unit.is_cuda and toolchain.cutlass:
+        system.append(str(toolchain.cutlass.include))
+    if toolchain.nvcc and not unit.is_cuda:
+        system.append(str(toolkit_directory(toolchain.nvcc, "cuda_runtime_api.h")))
+    for path in system:
+        includes += ["-isystem", path]
+    return includes
+
+
+def compile_command(
+    unit: Unit, target: str, tree: SourceTree, toolchain: Toolchain, output: str
+) -> list[str]:
+    if unit.is_cuda:
+        if toolchain.nvcc is None:
+            raise ValueError(f"target: given {target!r} with {unit.source}, expected a CUDA target")
+        command = [*toolchain.nvcc.command, "-ccbin", toolchain.host.program]
+        if toolchain.nvcc.version >= (12, 8):
+            command.append("-static-global-template-stub=false")
+    else:
+        command = [*toolchain.host.command]
+    command += unit_flags(unit, target) + _include_flags(unit, tree, toolchain)
+    return [*command, "-c", str(tree.csrc / unit.source), "-o", output]
+
+
+def link_command(spec: ModuleSpec, objects: list[Path], toolchain: Toolchain, output: str) -> list[str]:
+    libraries = [f"-L{tvm_ffi_library().parent}"]
+    if toolchain.nvcc:
+        libraries.append(f"-L{toolkit_directory(toolchain.nvcc, 'libcudart_static.a')}")
+    return [*toolchain.host.command, *map(str, objects), "-o", output, *libraries, *link_flags(spec.target)]
