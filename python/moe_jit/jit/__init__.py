@@ -12,6 +12,7 @@ from .loader import (
     user_store,
 )
 from .spec import ModuleSpec, SourceTree, Unit
+from .store import Store
 from .toolchain import ToolchainError, cuda_target
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ModuleSpec",
     "ModuleState",
     "SourceTree",
+    "Store",
     "ToolchainError",
     "Unit",
     "cache_directory",

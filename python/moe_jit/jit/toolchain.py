@@ -41,8 +41,8 @@ class Compiler:
     @property
     def version(self) -> tuple[int, ...]:
         """Leading version numbers, e.g. (13, 0, 88) for nvcc."""
-        found = re.search(r"V(\d+(?:\.\d+)+)|(\d+(?:\.\d+)+)", self.version_text)
-        return tuple(int(part) for part in found.group().lstrip("V").split(".")) if found else ()
+        found = re.search(r"\bV([\d.]+)", self.version_text) or re.search(r"(\d+(\.\d+)+)", self.version_text)
+        return tuple(int(part) for part in found.group(1).split(".")) if found else ()
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,20 @@ def _program(command: tuple[str, ...]) -> str:
     return [word for word in command if not word.startswith("-")][-1]
 
 
+def output_of(command: list[str]) -> str:
+    """What ``command`` prints; raises ToolchainError when it fails."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ToolchainError(f"{shlex.join(command)} failed: {error}") from error
+    return (result.stdout + result.stderr).strip()
+
+
 @cache
 def _compiler(command: tuple[str, ...]) -> Compiler:
-    try:
-        result = subprocess.run(
-            [*command, "--version"], capture_output=True, text=True, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ToolchainError(f"{shlex.join(command)} --version failed: {error}") from error
+    version_text = output_of([*command, "--version"])
     program = _program(command)
-    return Compiler(command, Path(shutil.which(program) or program).resolve(), result.stdout.strip())
+    return Compiler(command, Path(shutil.which(program) or program).resolve(), version_text)
 
 
 def find_host_compiler() -> Compiler:
@@ -160,8 +164,7 @@ def toolkit_directory(nvcc: Compiler, file_name: str) -> Path:
 def _toolkit_root_that_nvcc_names(nvcc: Compiler) -> Iterator[Path]:
     """nvcc may be a wrapper script outside its toolkit; its dry run says where the toolkit is."""
     command = [*nvcc.command, "--dryrun", "-x", "cu", "-c", os.devnull]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    for line in (result.stdout + result.stderr).splitlines():
+    for line in output_of(command).splitlines():
         if line.startswith("#$ TOP="):
             yield Path(line.removeprefix("#$ TOP=").strip()).resolve()
 

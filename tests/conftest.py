@@ -1,0 +1,29 @@
+"""Shared fixtures; tests marked ``cuda`` are skipped where there is no Hopper GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def _has_hopper() -> bool:
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not _has_hopper():
+        skip = pytest.mark.skip(reason="needs a Hopper GPU")
+        for item in items:
+            if "cuda" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory that MOE_JIT_CACHE_DIR names, in this process and its children."""
+    directory = tmp_path / "cache"
+    monkeypatch.setenv("MOE_JIT_CACHE_DIR", str(directory))
+    monkeypatch.delenv("MOE_JIT_PREBUILT_DIR", raising=False)
+    return directory
