@@ -45,6 +45,7 @@ struct RouteArgs {
     bool pdl;
 };
 
+int compiled_routing_method();
 size_t route_scratch_ints(int num_tokens, int num_experts);
 cudaError_t launch_route(const RouteArgs& args, cudaStream_t stream);
 

@@ -1,0 +1,74 @@
+// Host side of the expert GEMMs: fills the kernel's parameters and launches it.
+#pragma once
+
+#include <moe_jit/cuda/gemm/experts.h>
+#include <moe_jit/cuda/gemm/weight_map.h>
+
+#include <moe_jit/cuda/gemm/kernel.cuh>
+#include <moe_jit/cuda/pdl.cuh>
+
+namespace moe_jit::cuda::gemm {
+
+template <class Tile, class Activation>
+struct Experts {
+    using Quantize = ActivationQuantize<Activation>;
+    using Gemm = GroupedGemm<Fp8E4M3, Tile, Quantize, ScaledRows>;
+    using Params = typename Gemm::Params;
+
+    static RowOrder gemm1_order(WeightLayout layout) {
+        if (layout == WeightLayout::kShuffled) return Activation::kGated ? RowOrder::kPlain : RowOrder::kShuffled;
+        return Activation::kGated ? RowOrder::kHalves : RowOrder::kPlain;
+    }
+
+    static RowOrder gemm2_order(WeightLayout layout) {
+        return layout == WeightLayout::kShuffled ? RowOrder::kShuffled : RowOrder::kPlain;
+    }
+
+    static PhaseParams phase(const WeightMatrix& weights, const uint8_t* tokens) {
+        PhaseParams p{};
+        p.row_tiles = static_cast<int>((weights.rows + kRows - 1) / kRows);
+        p.blocks_per_tile = row_blocks_per_tile(weights.order);
+        p.k_bytes = static_cast<int>(weights.k_bytes);
+        p.tokens = tokens;
+        return p;
+    }
+
+    static cudaError_t fill(Params& params, const ExpertsArgs& a) {
+        const int64_t gemm1_rows = (Activation::kGated ? 2 : 1) * static_cast<int64_t>(a.intermediate_size);
+        const WeightMatrix gemm1{a.gemm1_weights, a.num_local, gemm1_rows, a.hidden_size, gemm1_order(a.layout)};
+        const WeightMatrix gemm2{a.gemm2_weights, a.num_local, a.hidden_size, a.intermediate_size,
+                                 gemm2_order(a.layout)};
+        if (const cudaError_t error = encode_weight_map(&params.weights[0], gemm1); error != cudaSuccess) return error;
+        if (const cudaError_t error = encode_weight_map(&params.weights[1], gemm2); error != cudaSuccess) return error;
+        params.phase[0] = phase(gemm1, a.hidden_states);
+        params.phase[0].row_ids = a.row_to_pair;
+        params.phase[0].pairs_per_token = a.top_k;
+        params.phase[1] = phase(gemm2, a.intermediate);
+        params.schedule = {a.expert_offsets, a.tile_offsets, a.num_local, a.counters, a.counters + 1};
+        params.epilogue.head = {a.linear_scale,
+                                a.gate_scale,
+                                a.row_weights,
+                                a.row_to_pair,
+                                a.intermediate,
+                                a.intermediate_size,
+                                a.layout == WeightLayout::kShuffled,
+                                a.layout == WeightLayout::kGateLinear};
+        params.epilogue.tail.head = {a.output_scale, a.rows, a.hidden_size};
+        return cudaSuccess;
+    }
+
+    static cudaError_t launch(const ExpertsArgs& args, cudaStream_t stream) {
+        Params params;
+        if (const cudaError_t error = fill(params, args); error != cudaSuccess) return error;
+        const auto kernel = grouped_gemm_kernel<Gemm>;
+        constexpr int kSharedBytes = sizeof(typename Gemm::Storage);
+        if (const cudaError_t error =
+                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+            error != cudaSuccess) {
+            return error;
+        }
+        return cuda::launch(kernel, dim3(args.num_sms), dim3(kThreads), kSharedBytes, stream, args.pdl, params);
+    }
+};
+
+}  // namespace moe_jit::cuda::gemm

@@ -1,0 +1,41 @@
+// Launch interface of the expert GEMMs: GEMM1 + activation + requantisation and GEMM2 in one launch.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace moe_jit::cuda {
+
+enum class WeightLayout : int { kShuffled = 0, kLinearGate = 1, kGateLinear = 2 };
+
+struct ExpertsArgs {
+    const uint8_t* hidden_states;  // [tokens, hidden_size] e4m3
+    const uint8_t* gemm1_weights;  // [num_local, intermediate_size or twice that, hidden_size] e4m3
+    const uint8_t* gemm2_weights;  // [num_local, hidden_size, intermediate_size] e4m3
+    const float* linear_scale;     // [num_local]
+    const float* gate_scale;       // [num_local]
+    const float* output_scale;     // [num_local]
+    WeightLayout layout;
+    int hidden_size, intermediate_size, num_local, top_k;
+
+    const int32_t* row_to_pair;     // [rows]
+    const int32_t* expert_offsets;  // [num_local + 1]
+    const int32_t* tile_offsets;    // [num_local + 1], for tiles of expert_tile_tokens()
+    int32_t* counters;              // [expert_counters()], zero
+    const uint16_t* row_weights;    // bf16 per pair, multiplied into GEMM1's accumulators; nullptr: none
+
+    uint8_t* intermediate;  // [rows, intermediate_size] e4m3
+    uint16_t* rows;         // [rows, hidden_size] bf16
+    int num_sms;
+    bool pdl;
+};
+
+int compiled_activation_type();
+// Width of a token tile: expert e has ceil(rows of e / width) of them.
+int expert_tile_tokens();
+// Counters that must be zero before the launch, given an upper bound of the number of rows.
+int64_t expert_counters(int64_t max_rows, int num_local);
+cudaError_t launch_experts(const ExpertsArgs& args, cudaStream_t stream);
+
+}  // namespace moe_jit::cuda

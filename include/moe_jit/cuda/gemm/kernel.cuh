@@ -1,0 +1,149 @@
+// Persistent grouped GEMM over experts, warp-specialised: one producer warpgroup (a weight warp and three token
+// warps) fills a ring of shared-memory stages, two math warpgroups empty it. A launch runs one or more phases;
+// rows that one phase stores are the tokens of the next.
+#pragma once
+
+#include <cutlass/arch/reg_reconfig.h>
+
+#include <moe_jit/cuda/gemm/epilogue.cuh>
+#include <moe_jit/cuda/gemm/mainloop.cuh>
+#include <moe_jit/cuda/gemm/producer.cuh>
+#include <moe_jit/cuda/gemm/scheduler.cuh>
+#include <moe_jit/cuda/pdl.cuh>
+
+namespace moe_jit::cuda::gemm {
+
+template <class... Epilogues>
+struct EpilogueParams;
+
+template <>
+struct EpilogueParams<> {};
+
+template <class Head, class... Tail>
+struct EpilogueParams<Head, Tail...> {
+    typename Head::Params head;
+    EpilogueParams<Tail...> tail;
+};
+
+template <class Format_, class Tile_, class... Epilogues>
+struct GroupedGemm {
+    using Format = Format_;
+    using Tile = Tile_;
+    using Storage = SharedStorage<Tile>;
+    static_assert(sizeof(Storage) <= kMaxSharedBytes, "shared memory");
+
+    struct Params : KernelParams<sizeof...(Epilogues)> {
+        EpilogueParams<Epilogues...> epilogue;
+    };
+
+    // Calls f(Epilogue{}, its parameters) for the epilogue of `phase`.
+    template <class F>
+    __device__ __forceinline__ static void visit_epilogue(const Params& params, int phase, F f) {
+        visit<F, Epilogues...>(params.epilogue, phase, f);
+    }
+
+    template <int kTokens>
+    __device__ static void compute_tile(Storage& storage, const Params& params, const TileInfo& info, int warpgroup,
+                                        RingCursor<Tile::kStages>& ring) {
+        typename Format::Accum acc[kTokens / 2];
+        TileScales scales;
+        visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) { scales = epilogue.load(p, info); });
+        Mainloop<Format, Tile, kTokens>::run(storage, num_k_blocks(params.phase[info.phase]), warpgroup, ring, acc);
+        const EpilogueContext ctx{info, storage.staging[warpgroup], warpgroup,
+                                  static_cast<int>(threadIdx.x % kWarpgroupThreads)};
+        visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) {
+            decltype(epilogue)::template store<kTokens>(p, ctx, scales, acc);
+        });
+        // The store ended with a warpgroup barrier, so one release publishes the rows of all its threads.
+        if (info.phase + 1 < Params::kPhases && ctx.thread == 0) {
+            signal_ready(params.schedule.ready + info.token_tile);
+        }
+    }
+
+    // Runs the narrowest width that holds the tile.
+    template <int kWidth, int... kWider>
+    __device__ __forceinline__ static void dispatch_width(std::integer_sequence<int, kWidth, kWider...>,
+                                                          Storage& storage, const Params& params, const TileInfo& info,
+                                                          int warpgroup, RingCursor<Tile::kStages>& ring) {
+        if constexpr (sizeof...(kWider) > 0) {
+            if (info.tokens > kWidth) {
+                return dispatch_width(std::integer_sequence<int, kWider...>{}, storage, params, info, warpgroup, ring);
+            }
+        }
+        compute_tile<kWidth>(storage, params, info, warpgroup, ring);
+    }
+
+    __device__ static void consume(Storage& storage, const Params& params, int warpgroup) {
+        RingCursor<Tile::kStages> ring;
+        RingCursor<kTileSlots> slots;
+        while (true) {
+            storage.tile_full[slots.slot].wait(slots.phase);
+            const TileInfo info = storage.tile[slots.slot];
+            __syncwarp();
+            if (threadIdx.x % 32 == 0) storage.tile_empty[slots.slot].arrive();
+            slots.advance();
+            if (info.phase == TileInfo::kEnd) return;
+            dispatch_width(typename Tile::Widths{}, storage, params, info, warpgroup, ring);
+        }
+    }
+
+    __device__ static void produce(Storage& storage, const Params& params) {
+        if (threadIdx.x < 32) {
+            WeightProducer<Tile, Params>::run(storage, params);
+        } else {
+            TokenProducer<Tile, Params>::run(storage, params, threadIdx.x - 32);
+        }
+    }
+
+    __device__ static void init_barriers(Storage& storage) {
+        for (int s = 0; s < Tile::kStages; ++s) {
+            storage.full[s].init(1 + kGatherThreads);
+            storage.empty[s].init(kMathWarps);
+        }
+        for (int s = 0; s < kTileSlots; ++s) {
+            storage.tile_full[s].init(1);
+            storage.tile_empty[s].init(kGatherWarps + kMathWarps);
+        }
+        cutlass::arch::fence_barrier_init();
+    }
+
+private:
+    template <class F, class Head, class... Tail>
+    __device__ __forceinline__ static void visit(const EpilogueParams<Head, Tail...>& params, int phase, F& f) {
+        if constexpr (sizeof...(Tail) > 0) {
+            if (phase > 0) return visit<F, Tail...>(params.tail, phase - 1, f);
+        }
+        f(Head{}, params.head);
+    }
+};
+
+template <class Gemm>
+__global__ void __launch_bounds__(kThreads, 1)
+    grouped_gemm_kernel(const __grid_constant__ typename Gemm::Params params) {
+    // The register pool of a 168-register launch, redistributed: 56 + 2 * 224 <= 3 * 168.
+    constexpr uint32_t kProducerRegisters = 56;
+    constexpr uint32_t kMathRegisters = 224;
+    extern __shared__ __align__(1024) uint8_t shared[];
+    auto& storage = *reinterpret_cast<typename Gemm::Storage*>(shared);
+
+    if (threadIdx.x == 0) {
+        for (const CUtensorMap& map : params.weights) cute::prefetch_tma_descriptor(
+            reinterpret_cast<const cute::TmaDescriptor*>(&map));
+        Gemm::init_barriers(storage);
+    }
+    let_dependents_start();
+    wait_for_predecessors();
+    load_schedule(storage, params.schedule);
+    __syncthreads();
+
+    const int warpgroup = threadIdx.x / kWarpgroupThreads;
+    if (warpgroup == 0) {
+        cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
+        Gemm::produce(storage, params);
+    } else {
+        cutlass::arch::warpgroup_reg_alloc<kMathRegisters>();
+        Gemm::consume(storage, params, warpgroup - 1);
+    }
+}
+
+}  // namespace moe_jit::cuda::gemm

@@ -1,0 +1,37 @@
+// Host-visible parameters of the grouped GEMM kernel.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace moe_jit::cuda::gemm {
+
+// One grouped GEMM: out[row, :] = weights[expert(row)] x tokens[row, :].
+struct PhaseParams {
+    int row_tiles;           // weight-row tiles per expert
+    int blocks_per_tile;     // step of the weight map's row-block dimension per row tile
+    int k_bytes;             // bytes of K, which is also the pitch of a token row
+    const uint8_t* tokens;   // token rows
+    const int32_t* row_ids;  // expert-sorted row -> pair index; nullptr: token rows are expert-sorted already
+    int pairs_per_token;     // pair index / pairs_per_token = token row
+};
+
+// Where the work is: prefix sums over the local experts, and counters that start at zero.
+struct Schedule {
+    const int32_t* row_offsets;   // [num_experts + 1] expert-sorted rows
+    const int32_t* tile_offsets;  // [num_experts + 1] token tiles
+    int num_experts;
+    int32_t* next_tile;  // tiles claimed so far
+    int32_t* ready;      // per token tile: finished warpgroup tiles of the phase before
+};
+
+template <int kPhases_>
+struct KernelParams {
+    static constexpr int kPhases = kPhases_;
+    CUtensorMap weights[kPhases];
+    PhaseParams phase[kPhases];
+    Schedule schedule;
+};
+
+}  // namespace moe_jit::cuda::gemm

@@ -1,0 +1,146 @@
+// Producers of the grouped GEMM's ring: one warp claims tiles and streams weight tiles with TMA, three warps
+// gather token rows with cp.async. They fill the two halves of a stage independently, so weights run ahead
+// while token rows of the next phase are still being computed.
+#pragma once
+
+#include <cute/arch/copy_sm90_tma.hpp>
+
+#include <moe_jit/cuda/gemm/params.h>
+
+#include <moe_jit/cuda/gemm/scheduler.cuh>
+#include <moe_jit/cuda/gemm/tile.cuh>
+
+namespace moe_jit::cuda::gemm {
+
+__device__ __forceinline__ int num_k_blocks(const PhaseParams& phase) {
+    return (phase.k_bytes + kBlockBytes - 1) / kBlockBytes;
+}
+
+template <class Tile, class Params>
+struct WeightProducer {
+    using Storage = SharedStorage<Tile>;
+    using Ring = RingCursor<Tile::kStages>;
+
+    __device__ static void stream_tile(Storage& storage, const Params& params, const TileInfo& info, Ring& ring) {
+        const PhaseParams& phase = params.phase[info.phase];
+        const int block = info.row_tile * phase.blocks_per_tile;
+        // A weight byte that only one token tile needs should not displace token rows from L2.
+        const uint64_t hint = static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
+                                                                        : cute::TMA::CacheHintSm90::EVICT_FIRST);
+        const int k_blocks = num_k_blocks(phase);
+        for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
+            storage.empty[ring.slot].wait(ring.phase ^ 1);
+            storage.full[ring.slot].arrive_and_expect_tx(kWeightStageBytes);
+            cute::SM90_TMA_LOAD_5D::copy(&params.weights[info.phase],
+                                         reinterpret_cast<uint64_t*>(&storage.full[ring.slot]), hint,
+                                         storage.weights[ring.slot], kb * kBlockBytes, 0, 0, block, info.expert);
+        }
+    }
+
+    // The whole warp claims and decodes; lane 0 announces the tile and streams it.
+    __device__ static void run(Storage& storage, const Params& params) {
+        const int lane = threadIdx.x % 32;
+        Ring ring;
+        RingCursor<kTileSlots> slots;
+        int claim = lane == 0 ? atomicAdd(params.schedule.next_tile, 1) : 0;
+        while (true) {
+            const TileInfo info = decode_tile(storage, params, __shfl_sync(0xffffffffu, claim, 0));
+            if (lane == 0) {
+                storage.tile_empty[slots.slot].wait(slots.phase ^ 1);
+                storage.tile[slots.slot] = info;
+                storage.tile_full[slots.slot].arrive();
+            }
+            slots.advance();
+            if (info.phase == TileInfo::kEnd) return;
+            if (lane == 0) {
+                claim = atomicAdd(params.schedule.next_tile, 1);
+                stream_tile(storage, params, info, ring);
+            }
+            __syncwarp();
+        }
+    }
+};
+
+// 16-byte asynchronous copy that zero-fills when `valid` is false.
+__device__ __forceinline__ void copy_async_16(uint32_t shared, const void* global, bool valid) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+template <class Tile, class Params>
+struct TokenProducer {
+    using Storage = SharedStorage<Tile>;
+    using Ring = RingCursor<Tile::kStages>;
+    // One warp instruction moves 4 rows of 128 bytes.
+    static constexpr int kRowsPerCopy = 4;
+    static constexpr int kCopies =
+        (Tile::kTokens + kRowsPerCopy * kGatherWarps - 1) / (kRowsPerCopy * kGatherWarps);
+
+    static constexpr int kRowStep = kRowsPerCopy * kGatherWarps;
+    static constexpr uint32_t kNoRow = ~0u;
+
+    // Copy i of thread t moves chunk t % 8 of row t / 8 + i * kRowStep. Sources are offsets in 16-byte units.
+    __device__ static void locate_rows(uint32_t (&source)[kCopies], const PhaseParams& phase, const TileInfo& info,
+                                       int thread) {
+#pragma unroll
+        for (int i = 0; i < kCopies; ++i) {
+            const int row = thread / 8 + i * kRowStep;
+            source[i] = kNoRow;
+            if (row < info.tokens) {
+                const int sorted = info.token_begin + row;
+                const uint32_t token = phase.row_ids ? phase.row_ids[sorted] / phase.pairs_per_token : sorted;
+                source[i] = token * (phase.k_bytes / 16) + thread % 8;
+            }
+        }
+    }
+
+    __device__ static void gather_tile(Storage& storage, const PhaseParams& phase, const TileInfo& info, int thread,
+                                       Ring& ring) {
+        static_assert(kRowStep % 8 == 4, "the swizzle below alternates between two chunks");
+        uint32_t source[kCopies];
+        locate_rows(source, phase, info, thread);
+        const int row = thread / 8;
+        const int chunk = thread % 8;
+        const uint32_t target = row * kBlockBytes + ((chunk ^ (row & 7)) * 16);
+        const uint4* tokens = reinterpret_cast<const uint4*>(phase.tokens);
+        const int k_blocks = num_k_blocks(phase);
+        for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
+            storage.empty[ring.slot].wait(ring.phase ^ 1);
+            const uint32_t stage = cute::cast_smem_ptr_to_uint(storage.tokens[ring.slot]);
+            const bool in_k = kb * kBlockBytes + chunk * 16 < phase.k_bytes;
+            const uint4* block = tokens + (in_k ? kb * (kBlockBytes / 16) : 0);
+#pragma unroll
+            for (int i = 0; i < kCopies; ++i) {
+                const uint32_t swizzled = i % 2 ? target ^ 64 : target;
+                if (source[i] != kNoRow) {
+                    copy_async_16(stage + swizzled + i * kRowStep * kBlockBytes, block + source[i], in_k);
+                }
+            }
+            cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t const*>(&storage.full[ring.slot]));
+        }
+    }
+
+    __device__ static void run(Storage& storage, const Params& params, int thread) {
+        Ring ring;
+        RingCursor<kTileSlots> slots;
+        while (true) {
+            storage.tile_full[slots.slot].wait(slots.phase);
+            const TileInfo info = storage.tile[slots.slot];
+            __syncwarp();
+            if (thread % 32 == 0) storage.tile_empty[slots.slot].arrive();
+            slots.advance();
+            if (info.phase == TileInfo::kEnd) return;
+            const PhaseParams& phase = params.phase[info.phase];
+            if (info.phase > 0) {
+                if (thread % 32 == 0) {
+                    wait_ready(params.schedule.ready + info.token_tile,
+                               params.phase[info.phase - 1].row_tiles * kMathWarpgroups);
+                }
+                __syncwarp();
+            }
+            gather_tile(storage, phase, info, thread, ring);
+        }
+    }
+};
+
+}  // namespace moe_jit::cuda::gemm

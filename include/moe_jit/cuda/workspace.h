@@ -1,0 +1,51 @@
+// Scratch memory of one call, carved from a single allocation.
+#pragma once
+
+#include <moe_jit/cuda/gemm/experts.h>
+#include <moe_jit/cuda/launch.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace moe_jit::cuda {
+
+struct LayerShape {
+    int64_t num_tokens, num_experts, num_local, top_k, hidden_size, intermediate_size;
+    bool do_finalize;
+
+    int64_t pairs() const { return num_tokens * top_k; }
+    // A token reaches a local expert at most once.
+    int64_t max_rows() const { return num_tokens * std::min(top_k, num_local); }
+};
+
+struct Workspace {
+    int32_t *topk_ids, *row_to_pair, *expert_offsets, *tile_offsets, *counters, *route_scratch;
+    uint8_t* intermediate;
+    uint16_t* rows;  // only when do_finalize
+    int64_t num_counters;
+    int64_t bytes;
+
+    Workspace(const LayerShape& s, uint8_t* base) {
+        bytes = 0;
+        num_counters = expert_counters(s.max_rows(), static_cast<int>(s.num_local));
+        carve(base, topk_ids, s.pairs());
+        carve(base, row_to_pair, s.pairs());
+        carve(base, expert_offsets, s.num_local + 1);
+        carve(base, tile_offsets, s.num_local + 1);
+        carve(base, counters, num_counters);
+        carve(base, route_scratch,
+              static_cast<int64_t>(route_scratch_ints(static_cast<int>(s.num_tokens), static_cast<int>(s.num_experts))));
+        carve(base, intermediate, s.max_rows() * s.intermediate_size);
+        carve(base, rows, s.do_finalize ? s.max_rows() * s.hidden_size : 0);
+    }
+
+private:
+    template <class T>
+    void carve(uint8_t* base, T*& pointer, int64_t count) {
+        constexpr int64_t kAlignment = 256;
+        pointer = reinterpret_cast<T*>(base + bytes);
+        bytes += (count * static_cast<int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+    }
+};
+
+}  // namespace moe_jit::cuda

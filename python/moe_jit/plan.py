@@ -1,0 +1,74 @@
+"""From a problem to the module that solves it: a pure function of what the host knows.
+
+Only what a kernel needs at compile time enters the module; sizes, offsets and layouts are run-time arguments,
+so layers of one model share their modules.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .enums import ActivationType
+from .jit import ModuleSpec, Unit
+from .problem import MoEProblem
+
+# Token tiles with compiled code, see include/moe_jit/cuda/gemm/tile.cuh.
+TILE_TOKENS = (16, 64, 128)
+_EXPERT_TIERS = (32, 64, 128, 256, 512, 1024, 2048)
+_LOCAL_EXPERT_TIERS = (512, 2048)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one problem runs on a GPU."""
+
+    tile_tokens: int
+    module: ModuleSpec
+
+
+def _tier(value: int, tiers: tuple[int, ...]) -> int:
+    return next(tier for tier in tiers if value <= tier)
+
+
+def default_tile_tokens(problem: MoEProblem) -> int:
+    """The narrowest token tile that holds nearly every expert's rows, so that weights are read once.
+
+    An expert gets Binomial(num_tokens, top_k / num_experts) rows under uniform routing; three standard
+    deviations above the mean cover all but a few experts.
+    """
+    mean = problem.num_tokens * problem.top_k / problem.num_experts
+    rows = min(mean + 3 * math.sqrt(mean), problem.num_tokens)
+    return next((tile for tile in TILE_TOKENS if rows <= tile), TILE_TOKENS[-1])
+
+
+def _route_unit(problem: MoEProblem) -> Unit:
+    policy = "PreRouted" if problem.routing_method is None else problem.routing_method.name
+    tier = _tier(problem.num_experts, _EXPERT_TIERS)
+    return Unit(
+        "cuda/route.cu",
+        (("MOE_JIT_ROUTING", f"moe_jit::routing::{policy}"), ("MOE_JIT_MAX_EXPERTS", str(tier))),
+    )
+
+
+def _experts_unit(activation: ActivationType, num_local_experts: int, tile_tokens: int) -> Unit:
+    return Unit(
+        "cuda/experts.cu",
+        (
+            ("MOE_JIT_ACTIVATION", f"moe_jit::{activation.name}"),
+            ("MOE_JIT_MAX_LOCAL_EXPERTS", str(_tier(num_local_experts, _LOCAL_EXPERT_TIERS))),
+            ("MOE_JIT_TILE_TOKENS", str(tile_tokens)),
+        ),
+    )
+
+
+def plan(problem: MoEProblem) -> Plan:
+    """Choose tiles and name the translation units for a problem on a Hopper GPU."""
+    tile_tokens = default_tile_tokens(problem)
+    units = (
+        _experts_unit(problem.activation, problem.num_local_experts, tile_tokens),
+        _route_unit(problem),
+        Unit("cuda/finalize.cu"),
+        Unit("cuda/fp8_moe.cpp"),
+    )
+    return Plan(tile_tokens, ModuleSpec("fp8_moe_sm90a", units, "sm_90a"))
