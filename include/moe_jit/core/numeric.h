@@ -99,4 +99,17 @@ MOE_JIT_HD MOE_JIT_INLINE float e4m3_to_float(uint8_t code) {
     return bits_float(bits | ((uint32_t{code} & 0x80u) << 24));
 }
 
+// Format traits.
+struct E4m3 {
+    using Storage = uint8_t;
+    MOE_JIT_HD static MOE_JIT_INLINE float to_float(Storage code) { return e4m3_to_float(code); }
+    MOE_JIT_HD static MOE_JIT_INLINE Storage from_float(float value) { return float_to_e4m3(value); }
+};
+
+struct Bf16 {
+    using Storage = uint16_t;
+    MOE_JIT_HD static MOE_JIT_INLINE float to_float(Storage code) { return bf16_to_float(code); }
+    MOE_JIT_HD static MOE_JIT_INLINE Storage from_float(float value) { return float_to_bf16(value); }
+};
+
 }  // namespace moe_jit

@@ -1,5 +1,5 @@
 // Group-limited selection: a group's score is the sum of its two largest selection values; the topk_group
-// best groups (ties to the lower index) stay, experts of the others count as -inf.
+// best groups (ties to the lower index) stay, experts of the others cannot be selected.
 #pragma once
 
 #include <cstdint>

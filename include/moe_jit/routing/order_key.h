@@ -11,7 +11,6 @@ namespace moe_jit::routing {
 // Never the image of a selectable value: marks padding and values already taken.
 constexpr uint32_t kEmptyKey = 0;
 constexpr uint32_t kPositiveNanKey = 0xffffffffu;
-constexpr uint32_t kMinusInfinityKey = 0x007fffffu;
 
 MOE_JIT_HD MOE_JIT_INLINE uint32_t order_key(float value) {
     const uint32_t bits = float_bits(value);

@@ -37,6 +37,8 @@ struct RowStats {
     float sum = 0.0f;  // sum over all experts of exp(logit - max)
 };
 
+constexpr int kScanLanes = 32;
+
 struct WeightRule {
     float scaling_factor = 1.0f;
     bool norm_topk_prob = true;
@@ -49,11 +51,15 @@ namespace detail {
 struct RawScore {
     static constexpr bool kNeedsRowStats = false;
     static constexpr bool kComputedScore = false;
+    static constexpr bool kLaneScan = false;
     MOE_JIT_HD static MOE_JIT_INLINE float score(float logit, RowStats) { return logit; }
 };
 
-// Strict ">" scan starting from -inf: a NaN never wins.
-struct RawScoreSkippingNan : RawScore {
+// Each of kScanLanes lanes first reduces its experts (lane, lane + kScanLanes, ...) by a strict ">" scan from
+// -inf, and only its winner competes: a NaN never wins, and +0.0 does not displace an earlier -0.0 of the
+// same lane.
+struct LaneScanScore : RawScore {
+    static constexpr bool kLaneScan = true;
     MOE_JIT_HD static MOE_JIT_INLINE float score(float logit, RowStats) {
         return logit != logit ? bits_float(0xff800000u) : logit;
     }
@@ -62,12 +68,14 @@ struct RawScoreSkippingNan : RawScore {
 struct SigmoidScore {
     static constexpr bool kNeedsRowStats = false;
     static constexpr bool kComputedScore = true;
+    static constexpr bool kLaneScan = false;
     MOE_JIT_HD static MOE_JIT_INLINE float score(float logit, RowStats) { return sigmoid(logit); }
 };
 
 struct SoftmaxScore {
     static constexpr bool kNeedsRowStats = true;
     static constexpr bool kComputedScore = true;
+    static constexpr bool kLaneScan = false;
     MOE_JIT_HD static MOE_JIT_INLINE float score(float logit, RowStats row) {
         return expf(logit - row.max) / row.sum;
     }
@@ -121,7 +129,7 @@ using Default = detail::Policy<Method::kDefault, detail::SoftmaxScore, detail::S
 using Renormalize = detail::Policy<Method::kRenormalize, detail::RawScore, detail::SelectedSoftmaxWeight>;
 using DeepSeekV3 =
     detail::Policy<Method::kDeepSeekV3, detail::SigmoidScore, detail::ScaledSumWeight, true, true>;
-using Llama4 = detail::Policy<Method::kLlama4, detail::RawScoreSkippingNan, detail::SigmoidWeight>;
+using Llama4 = detail::Policy<Method::kLlama4, detail::LaneScanScore, detail::SigmoidWeight>;
 using RenormalizeNaive =
     detail::Policy<Method::kRenormalizeNaive, detail::RawScore, detail::SelectedSoftmaxWeight>;
 using TopK = detail::Policy<Method::kTopK, detail::RawScore, detail::ScoreWeight>;
@@ -133,8 +141,6 @@ using TopKSigmoid = detail::Policy<Method::kTopKSigmoid, detail::RawScore, detai
 // Expert ids and weights come from the caller.
 struct PreRouted {
     static constexpr Method kMethod = Method::kPreRouted;
-    static constexpr bool kUsesBias = false;
-    static constexpr bool kHasGroups = false;
     static constexpr bool kFromLogits = false;
 };
 
