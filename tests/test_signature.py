@@ -91,6 +91,11 @@ def test_public_names():
         "FusedMoE",
         "RoutingMethodType",
         "WeightLayout",
+        "shuffle_gemm1",
+        "shuffle_gemm2",
+        "swap_halves",
+        "unshuffle_gemm1",
+        "unshuffle_gemm2",
         "trtllm_fp8_per_tensor_scale_moe",
         "trtllm_fp8_per_tensor_scale_routed_moe",
     }

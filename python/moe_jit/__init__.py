@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from .enums import ActivationType, RoutingMethodType, WeightLayout
 from .fused_moe import trtllm_fp8_per_tensor_scale_moe, trtllm_fp8_per_tensor_scale_routed_moe
+from .layer import FusedMoE
+from .layouts import shuffle_gemm1, shuffle_gemm2, swap_halves, unshuffle_gemm1, unshuffle_gemm2
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ActivationType",
+    "FusedMoE",
     "RoutingMethodType",
     "WeightLayout",
+    "shuffle_gemm1",
+    "shuffle_gemm2",
+    "swap_halves",
     "trtllm_fp8_per_tensor_scale_moe",
     "trtllm_fp8_per_tensor_scale_routed_moe",
+    "unshuffle_gemm1",
+    "unshuffle_gemm2",
 ]
