@@ -1,0 +1,105 @@
+"""The plan is a pure function: what it names must be compilable and must cover every legal problem."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from moe_jit.enums import ActivationType, RoutingMethodType, WeightLayout
+from moe_jit.plan import TILE_TOKENS, default_tile_tokens, plan
+from moe_jit.problem import Device, MoEProblem
+
+QWEN3_30B = MoEProblem(
+    num_tokens=1,
+    hidden_size=2048,
+    intermediate_size=768,
+    num_experts=128,
+    num_local_experts=128,
+    local_expert_offset=0,
+    top_k=8,
+    n_group=0,
+    topk_group=0,
+    routing_method=RoutingMethodType.Renormalize,
+    activation=ActivationType.Swiglu,
+    weight_layout=WeightLayout.Shuffled,
+    logits_dtype=torch.float32,
+    bias_dtype=None,
+    do_finalize=True,
+    scale_input=False,
+    has_replay=False,
+    enable_pdl=True,
+    tune_max_num_tokens=8192,
+    device=Device("cuda", 0, (9, 0), 132),
+)
+
+
+def with_(**changes: object) -> MoEProblem:
+    return dataclasses.replace(QWEN3_30B, **changes)  # type: ignore[arg-type]
+
+
+def test_one_token_takes_the_narrowest_tile() -> None:
+    assert default_tile_tokens(QWEN3_30B) == TILE_TOKENS[0]
+
+
+def test_tile_grows_with_tokens_and_stays_compiled() -> None:
+    tiles = [default_tile_tokens(with_(num_tokens=2**i)) for i in range(18)]
+    assert tiles == sorted(tiles)
+    assert set(tiles) <= set(TILE_TOKENS)
+    assert tiles[-1] == TILE_TOKENS[-1]
+
+
+@pytest.mark.parametrize("num_tokens", [16, 64, 256, 512])
+def test_most_experts_fit_one_tile(num_tokens: int) -> None:
+    mean = num_tokens * 8 / 128
+    tile = default_tile_tokens(with_(num_tokens=num_tokens))
+    assert tile >= mean + 3 * math.sqrt(mean)
+
+
+@pytest.mark.parametrize(
+    "num_experts, tier", [(1, 32), (32, 32), (33, 64), (128, 128), (129, 256), (2048, 2048)]
+)
+def test_route_unit_names_policy_and_tier(num_experts: int, tier: int) -> None:
+    top_k = min(8, num_experts)
+    problem = with_(num_experts=num_experts, num_local_experts=num_experts, top_k=top_k)
+    unit = next(u for u in plan(problem).module.units if u.source == "cuda/route.cu")
+    assert dict(unit.defines) == {
+        "MOE_JIT_ROUTING": "moe_jit::routing::Renormalize",
+        "MOE_JIT_MAX_EXPERTS": str(tier),
+    }
+
+
+def test_pre_routed_problem_has_its_own_route_unit() -> None:
+    module = plan(with_(routing_method=None, logits_dtype=None)).module
+    assert any(("MOE_JIT_ROUTING", "moe_jit::routing::PreRouted") in u.defines for u in module.units)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": 4096},
+        {"intermediate_size": 1536},
+        {"weight_layout": WeightLayout.W3W1},
+        {"scale_input": True},
+        {"do_finalize": False},
+        {"logits_dtype": torch.bfloat16},
+        {"local_expert_offset": 64, "num_local_experts": 64},
+    ],
+)
+def test_run_time_facts_do_not_cost_a_compile(change: dict[str, object]) -> None:
+    assert plan(with_(**change)).module == plan(QWEN3_30B).module
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"activation": ActivationType.Geglu},
+        {"routing_method": RoutingMethodType.Sigmoid},
+        {"num_tokens": 8192},
+        {"num_experts": 512, "num_local_experts": 512},
+    ],
+)
+def test_compile_time_facts_select_another_module(change: dict[str, object]) -> None:
+    assert plan(with_(**change)).module != plan(QWEN3_30B).module
