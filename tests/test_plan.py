@@ -59,7 +59,7 @@ def test_most_experts_fit_one_tile(num_tokens: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "num_experts, tier", [(1, 32), (32, 32), (33, 64), (128, 128), (129, 256), (2048, 2048)]
+    ("num_experts", "tier"), [(1, 32), (32, 32), (33, 64), (128, 128), (129, 256), (2048, 2048)]
 )
 def test_route_unit_names_policy_and_tier(num_experts: int, tier: int) -> None:
     top_k = min(8, num_experts)
