@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import jit
+from . import jit, plan
+from .enums import ActivationType, RoutingMethodType, WeightLayout
 from .jit import resources, toolchain
+from .problem import Device, MoEProblem
 
 app = typer.Typer(help="JIT-compiled mixture-of-experts kernels.", no_args_is_help=True, add_completion=False)
 cache = typer.Typer(help="The cache of compiled modules.", no_args_is_help=True)
@@ -149,12 +151,31 @@ def _state_text(state: jit.ModuleState) -> Text:
 
 
 def _first_specs() -> list[jit.ModuleSpec]:
-    """The modules of a typical first call on each backend."""
-    if importlib.util.find_spec("moe_jit.plan") is None:
-        return []
-    from . import plan
-
-    return list(plan.typical_modules())
+    """The modules of a typical decode call (the shape of DeepSeek-V3) on each backend."""
+    problem = MoEProblem(
+        num_tokens=16,
+        hidden_size=7168,
+        intermediate_size=2048,
+        num_experts=256,
+        num_local_experts=256,
+        local_expert_offset=0,
+        top_k=8,
+        n_group=8,
+        topk_group=4,
+        routing_method=RoutingMethodType.DeepSeekV3,
+        activation=ActivationType.Swiglu,
+        weight_layout=WeightLayout.Shuffled,
+        logits_dtype=None,
+        bias_dtype=None,
+        do_finalize=True,
+        scale_input=False,
+        has_replay=False,
+        enable_pdl=True,
+        tune_max_num_tokens=8192,
+        device=Device("cuda", compute_capability=(9, 0)),
+    )
+    cpu = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
+    return [plan.plan(problem).module, cpu]
 
 
 def main() -> None:
