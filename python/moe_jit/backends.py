@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
+from . import jit
 from .checks import reject
+from .plan import plan
 from .problem import Device, MoEProblem
 
 _SUPPORTED = "on the CPU or on a GPU of compute capability 9.0 (Hopper: H100, H200, H800, H20, GH200)"
+_CPU_MODULE = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
 
 
 @cache
@@ -30,15 +33,12 @@ def describe(device: torch.device, name: str = "hidden_states") -> Device:
     return Device("cuda", index, capability, properties.multi_processor_count)
 
 
-def load(problem: MoEProblem) -> Callable[..., Any]:
-    """Compile or load the module for ``problem`` and return its ``fp8_moe`` function."""
-    from . import jit
+def module_spec(problem: MoEProblem) -> jit.ModuleSpec:
+    """The module that solves ``problem``."""
+    return _CPU_MODULE if problem.device.kind == "cpu" else plan(problem).module
 
-    if problem.device.kind == "cpu":
-        spec = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
-    else:
-        from . import plan
 
-        spec = plan.plan(problem).module
+def load(spec: jit.ModuleSpec) -> Callable[..., Any]:
+    """Compile or load a module and return its ``fp8_moe`` function."""
     function: Callable[..., Any] = jit.load(spec)["fp8_moe"]
     return function

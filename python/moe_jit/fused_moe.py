@@ -10,6 +10,7 @@ import torch
 
 from . import backends
 from .enums import WeightLayout
+from .jit import ModuleSpec
 from .problem import MoEProblem
 from .validate import NUM_TENSORS, Arguments, check_aliasing, validate
 
@@ -18,19 +19,22 @@ _MAX_SIGNATURES = 8192
 
 @dataclass(frozen=True, slots=True)
 class _Launcher:
-    """A validated call signature, bound to the compiled function (None when there are no tokens)."""
+    """A validated call signature, bound to its compiled function (without tokens there is none)."""
 
-    function: Callable[..., Any] | None
     problem: MoEProblem
+    spec: ModuleSpec | None
+    function: Callable[..., Any] | None
     integers: tuple[int, ...]
     flags: tuple[bool | int, ...]
 
     @classmethod
     def prepare(cls, args: Arguments) -> _Launcher:
         problem = validate(args)
+        spec = backends.module_spec(problem) if problem.num_tokens else None
         return cls(
-            function=backends.load(problem) if problem.num_tokens else None,
             problem=problem,
+            spec=spec,
+            function=backends.load(spec) if spec else None,
             integers=(
                 problem.num_experts,
                 problem.top_k,
@@ -82,6 +86,11 @@ class _Launcher:
 
 
 _launchers: dict[Hashable, _Launcher] = {}
+
+
+def modules_in_use() -> tuple[ModuleSpec, ...]:
+    """The modules that the calls of this process have needed so far."""
+    return tuple(dict.fromkeys(launcher.spec for launcher in _launchers.values() if launcher.spec))
 
 
 def _signature(args: Arguments) -> Hashable:
