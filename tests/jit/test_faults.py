@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,22 @@ def test_killed_builder_blocks_nobody(project: Any, cache_dir: Path) -> None:
     assert list(cache_dir.glob("locks/*"))
     assert project.value() == 7
     assert project.compilations == 2
+
+
+def test_sources_edited_during_a_build_do_not_poison_the_cache(project: Any) -> None:
+    hold = project.control / "hold"
+    hold.touch()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(project.value)
+        _wait_until(lambda: project.compilations == 1)
+        project.set_value(8)
+        hold.unlink()
+        with pytest.raises(jit.CompileError, match="sources changed"):
+            future.result(30)
+    project.set_value(7)
+    assert project.value() == 7
+    project.set_value(8)
+    assert project.value() == 8
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -76,10 +76,17 @@ class Builder:
                 output = PAYLOADS["objects"]
                 command = compile_command(unit, self._spec.target, self._tree, self._toolchain, output)
                 seconds = self._run(command, stage, str(unit))
+                self._check_unchanged(unit, name)
                 self.compile_seconds[str(unit)] = seconds
                 entry = self._store.publish(stage, "objects", name, self._facts(command, seconds, [unit]))
         progress.advance()
         return entry
+
+    def _check_unchanged(self, unit: Unit, name: str) -> None:
+        """An object made from sources edited meanwhile must not be published under the old key."""
+        now = SourceTree(self._tree.root)
+        if object_name(unit, self._spec.target, now, self._toolchain) != name:
+            raise CompileError(f"{unit}: its sources changed since this process read them; start it again")
 
     def _link(self, objects: list[Path], start: float) -> Entry:
         with self._store.stage() as stage:

@@ -126,8 +126,8 @@ def _load(spec: ModuleSpec, tree: SourceTree) -> tvm_ffi.Module:
     if cached := user_store().find("modules", module_name(spec, tree, toolchain)):
         return opened(cached, "cache")
     with Progress(spec.name) as progress:
-        built = _build_once(spec, tree, toolchain, progress, compile_seconds)
-    return opened(built, "built" if compile_seconds else "cache")
+        entry, origin = _build_once(spec, tree, toolchain, progress, compile_seconds)
+    return opened(entry, origin)
 
 
 def _find_prebuilt(spec: ModuleSpec, tree: SourceTree) -> Entry | None:
@@ -142,8 +142,8 @@ def _build_once(
     toolchain: Toolchain,
     progress: Progress,
     compile_seconds: dict[str, float],
-) -> Entry:
-    """Build under the module's lock, unless another process has published it meanwhile."""
+) -> tuple[Entry, str]:
+    """Build under the module's lock, unless another process has published it meanwhile; entry and origin."""
     known = store = user_store()
     if not store.is_writable():
         store = _private_store()
@@ -157,11 +157,11 @@ def _build_once(
     name = module_name(spec, tree, toolchain)
     with store.lock(name):
         if published := store.find("modules", name):
-            return published
+            return published, "cache"
         builder = Builder(spec, tree, toolchain, store, known)
         entry = builder.build(progress)
         compile_seconds.update(builder.compile_seconds)
-        return entry
+        return entry, "built"
 
 
 def describe(spec: ModuleSpec, tree: SourceTree | None = None) -> ModuleState:
