@@ -93,6 +93,7 @@ class FusedMoE(torch.nn.Module):
         self._check_weights(w13, w2)
         self.num_local_experts, self.hidden_size, self.intermediate_size = w2.shape
         method = RoutingMethodType.parse(routing_method_type)
+        self.top_k = top_k
         scale_input = use_routing_scales_on_input
         self._experts: dict[str, Any] = {
             "num_experts": self.num_local_experts if num_experts is None else num_experts,
@@ -166,7 +167,7 @@ class FusedMoE(torch.nn.Module):
         result = trtllm_fp8_per_tensor_scale_moe(
             router_logits,
             self.routing_bias,
-            self._quantized(hidden_states),
+            self.quantize_input(hidden_states),
             **self._expert_arguments(),
             **self._routing,
             output=output,
@@ -187,7 +188,7 @@ class FusedMoE(torch.nn.Module):
         result = trtllm_fp8_per_tensor_scale_routed_moe(
             topk_ids,
             topk_weights,
-            self._quantized(hidden_states),
+            self.quantize_input(hidden_states),
             **self._expert_arguments(),
             output=output,
         )
@@ -206,7 +207,7 @@ class FusedMoE(torch.nn.Module):
         self.intermediate_scale = torch.ones(self.num_local_experts, device=self.w2.device)
         self._update_scales()
         ids, weights = self._route(hidden_states, router_logits)
-        largest = self._largest_intermediate(self._quantized(hidden_states), ids, weights)
+        largest = self._largest_intermediate(self.quantize_input(hidden_states), ids, weights)
         self.intermediate_scale = scales.full_range_scale(largest).expand(self.num_local_experts).contiguous()
         self._update_scales()
 
@@ -280,22 +281,29 @@ class FusedMoE(torch.nn.Module):
             self.activation, self.input_scale, linear, gate, self.intermediate_scale, self.w2_scale
         )
 
-    def _quantized(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def quantize_input(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """``hidden_states`` as float8_e4m3fn [T, H]; unchanged when quantised already."""
         checks.is_tensor("hidden_states", hidden_states)
         if self.input_scale is None:
             checks.reject("input_scale", "given to the constructor, or found by calibrate()", None)
         flat = hidden_states.reshape(-1, self.hidden_size)
         return flat if flat.dtype == _E4M3 else scales.quantize(flat, self.input_scale).contiguous()
 
-    def _expert_arguments(self) -> dict[str, Any]:
-        if self.output1_scales is None:
+    @property
+    def kernel_scales(self) -> scales.KernelScales:
+        """The three float32 [L] scale arguments of the operation."""
+        if self.output1_scales is None or self.output1_gate_scales is None or self.output2_scales is None:
             checks.reject("intermediate_scale", "given to the constructor, or found by calibrate()", None)
+        return scales.KernelScales(self.output1_scales, self.output1_gate_scales, self.output2_scales)
+
+    def _expert_arguments(self) -> dict[str, Any]:
+        output1, output1_gate, output2 = self.kernel_scales
         return {
             "gemm1_weights": self.w13,
-            "output1_scales_scalar": self.output1_scales,
-            "output1_scales_gate_scalar": self.output1_gate_scales,
+            "output1_scales_scalar": output1,
+            "output1_scales_gate_scalar": output1_gate,
             "gemm2_weights": self.w2,
-            "output2_scales_scalar": self.output2_scales,
+            "output2_scales_scalar": output2,
             **self._experts,
         }
 
@@ -303,8 +311,8 @@ class FusedMoE(torch.nn.Module):
         self, hidden_states: torch.Tensor, router_logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Global ids and weights [T, top_k] as the operation itself chooses them."""
-        hidden = self._quantized(hidden_states)
-        ids = torch.empty(hidden.shape[0], self._experts["top_k"], dtype=torch.int16, device=hidden.device)
+        hidden = self.quantize_input(hidden_states)
+        ids = torch.empty(hidden.shape[0], self.top_k, dtype=torch.int16, device=hidden.device)
         parts = trtllm_fp8_per_tensor_scale_moe(
             router_logits,
             self.routing_bias,
