@@ -80,6 +80,11 @@ def arguments(device: str, num_tokens: int = 5) -> dict[str, Any]:
     }
 
 
+def arguments_like(good: dict[str, Any], num_tokens: int) -> dict[str, Any]:
+    per_token = ("routing_logits", "hidden_states")
+    return {**good, **{name: good[name][:num_tokens] for name in per_token}}
+
+
 def shifted(value: torch.Tensor) -> torch.Tensor:
     """The same contents, contiguous, at an address that is not a multiple of 16."""
     memory = torch.empty(value.nbytes + 16, dtype=torch.uint8, device=value.device)
@@ -109,7 +114,7 @@ class TestCuda:
     def test_every_tensor_must_be_on_one_device(self, name: str):
         good = arguments("cuda")
         expected = moe_jit.trtllm_fp8_per_tensor_scale_moe(**good)
-        with pytest.raises(ValueError, match="must be on (cpu|cuda:0), the device of hidden_states"):
+        with pytest.raises(ValueError, match=r"must be on (cpu|cuda:0), the device of hidden_states"):
             moe_jit.trtllm_fp8_per_tensor_scale_moe(**{**good, name: good[name].cpu()})
         assert torch.equal(moe_jit.trtllm_fp8_per_tensor_scale_moe(**good), expected)
 
@@ -124,8 +129,3 @@ class TestCuda:
                 moe_jit.trtllm_fp8_per_tensor_scale_moe(**bad)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-
-
-def arguments_like(good: dict[str, Any], num_tokens: int) -> dict[str, Any]:
-    per_token = ("routing_logits", "hidden_states")
-    return {**good, **{name: good[name][:num_tokens] for name in per_token}}
