@@ -6,6 +6,8 @@ namespace moe_jit::cuda {
 
 using RoutingPolicy = routing::MOE_JIT_ROUTING;
 
+int compiled_routing_method() { return static_cast<int>(RoutingPolicy::kMethod); }
+
 size_t route_scratch_ints(int num_tokens, int num_experts) {
     return static_cast<size_t>(route::num_token_blocks(num_tokens)) * route::count_words(num_experts);
 }

@@ -47,7 +47,7 @@ def _route_unit(problem: MoEProblem) -> Unit:
     tier = _tier(problem.num_experts, _EXPERT_TIERS)
     return Unit(
         "cuda/route.cu",
-        (("MOE_JIT_ROUTING", f"moe_jit::routing::{policy}"), ("MOE_JIT_MAX_EXPERTS", str(tier))),
+        (("MOE_JIT_ROUTING", policy), ("MOE_JIT_MAX_EXPERTS", str(tier))),
     )
 
 
@@ -55,7 +55,7 @@ def _experts_unit(activation: ActivationType, num_local_experts: int, tile_token
     return Unit(
         "cuda/experts.cu",
         (
-            ("MOE_JIT_ACTIVATION", f"moe_jit::{activation.name}"),
+            ("MOE_JIT_ACTIVATION", activation.name),
             ("MOE_JIT_MAX_LOCAL_EXPERTS", str(_tier(num_local_experts, _LOCAL_EXPERT_TIERS))),
             ("MOE_JIT_TILE_TOKENS", str(tile_tokens)),
         ),
