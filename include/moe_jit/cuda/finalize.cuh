@@ -13,7 +13,6 @@ namespace moe_jit::cuda::finalize {
 
 constexpr int kThreads = 128;
 constexpr int kVectorElements = 8;  // 16 bytes of bf16
-constexpr int kRanksInFlight = 8;
 
 __device__ __forceinline__ void add_weighted(uint4 row, float weight, float (&sum)[kVectorElements]) {
     const uint32_t words[4] = {row.x, row.y, row.z, row.w};
@@ -24,48 +23,68 @@ __device__ __forceinline__ void add_weighted(uint4 row, float weight, float (&su
     }
 }
 
-// Up to kRanksInFlight ranks starting at `pair`: all rows are requested before the first is used.
-__device__ __forceinline__ void add_ranks(const FinalizeArgs& args, size_t pair, int num_ranks, int vector,
-                                          float (&sum)[kVectorElements]) {
-    const uint4* rows = reinterpret_cast<const uint4*>(args.rows);
-    const int row_vectors = args.hidden_size / kVectorElements;
-    int row[kRanksInFlight];
-    float weight[kRanksInFlight];
-    uint4 value[kRanksInFlight];
-#pragma unroll
-    for (int i = 0; i < kRanksInFlight; ++i) {
-        row[i] = i < num_ranks ? args.pair_to_row[pair + i] : -1;
-        weight[i] = i < num_ranks && args.weights != nullptr ? bf16_to_float(args.weights[pair + i]) : 1.0f;
-    }
-#pragma unroll
-    for (int i = 0; i < kRanksInFlight; ++i) {
-        if (row[i] >= 0) value[i] = __ldcg(rows + static_cast<size_t>(row[i]) * row_vectors + vector);
-    }
-#pragma unroll
-    for (int i = 0; i < kRanksInFlight; ++i) {
-        if (row[i] >= 0) add_weighted(value[i], weight[i], sum);
-    }
+__device__ __forceinline__ uint4 to_bf16(const float (&sum)[kVectorElements]) {
+    return make_uint4(floats_to_bf16x2(sum[0], sum[1]), floats_to_bf16x2(sum[2], sum[3]),
+                      floats_to_bf16x2(sum[4], sum[5]), floats_to_bf16x2(sum[6], sum[7]));
 }
 
-// One thread per 16 bytes of output; `blocks_per_token` blocks cover a token.
-inline __global__ void __launch_bounds__(kThreads)
+// A thread sums kVectors 16-byte vectors, kThreads apart, of one token; kRanks rows of each are requested
+// before the first is used. `blocks_per_token` blocks cover a token.
+template <int kRanks, int kVectors>
+__global__ void __launch_bounds__(kThreads)
     weighted_sum(const __grid_constant__ FinalizeArgs args, int blocks_per_token) {
     let_dependents_start();
     wait_for_predecessors();
     const int token = blockIdx.x / blocks_per_token;
-    const int vector = (blockIdx.x - token * blocks_per_token) * kThreads + threadIdx.x;
+    const int first_vector = (blockIdx.x - token * blocks_per_token) * (kThreads * kVectors) + threadIdx.x;
     const int row_vectors = args.hidden_size / kVectorElements;
-    if (vector >= row_vectors) return;
-    float sum[kVectorElements] = {};
-    for (int rank = 0; rank < args.top_k; rank += kRanksInFlight) {
-        add_ranks(args, static_cast<size_t>(token) * args.top_k + rank, args.top_k - rank, vector, sum);
+    const uint4* rows = reinterpret_cast<const uint4*>(args.rows);
+    float sum[kVectors][kVectorElements] = {};
+
+    for (int first_rank = 0; first_rank < args.top_k; first_rank += kRanks) {
+        const size_t pair = static_cast<size_t>(token) * args.top_k + first_rank;
+        int row[kRanks];
+        float weight[kRanks];
+        uint4 value[kRanks][kVectors];
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+            const bool present = first_rank + r < args.top_k;
+            row[r] = present ? args.pair_to_row[pair + r] : -1;
+            weight[r] = present && args.weights != nullptr ? bf16_to_float(args.weights[pair + r]) : 1.0f;
+        }
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+#pragma unroll
+            for (int v = 0; v < kVectors; ++v) {
+                const int vector = first_vector + v * kThreads;
+                value[r][v] = row[r] >= 0 && vector < row_vectors
+                                  ? __ldcg(rows + static_cast<size_t>(row[r]) * row_vectors + vector)
+                                  : make_uint4(0, 0, 0, 0);
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+            if (row[r] < 0) continue;  // not 0 * weight, which is NaN for some weights
+#pragma unroll
+            for (int v = 0; v < kVectors; ++v) add_weighted(value[r][v], weight[r], sum[v]);
+        }
     }
-    uint4 result;
-    result.x = floats_to_bf16x2(sum[0], sum[1]);
-    result.y = floats_to_bf16x2(sum[2], sum[3]);
-    result.z = floats_to_bf16x2(sum[4], sum[5]);
-    result.w = floats_to_bf16x2(sum[6], sum[7]);
-    reinterpret_cast<uint4*>(args.out)[static_cast<size_t>(token) * row_vectors + vector] = result;
+
+    uint4* out = reinterpret_cast<uint4*>(args.out) + static_cast<size_t>(token) * row_vectors;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+        const int vector = first_vector + v * kThreads;
+        if (vector < row_vectors) out[vector] = to_bf16(sum[v]);
+    }
+}
+
+template <int kRanks, int kVectors>
+cudaError_t launch_weighted_sum(const FinalizeArgs& args, cudaStream_t stream) {
+    const int per_block = kThreads * kVectors * kVectorElements;
+    const int blocks_per_token = (args.hidden_size + per_block - 1) / per_block;
+    const unsigned num_blocks = static_cast<unsigned>(args.num_tokens) * blocks_per_token;
+    return launch(weighted_sum<kRanks, kVectors>, num_blocks, kThreads, 0, stream, args.pdl, args,
+                  blocks_per_token);
 }
 
 }  // namespace moe_jit::cuda::finalize
