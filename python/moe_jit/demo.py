@@ -232,7 +232,7 @@ def _report(facts: list[tuple[str, str]], checks: list[Check], console: Console)
 
 def demo(
     tokens: Annotated[int, typer.Option(min=1, help="Number of tokens.")] = 64,
-    full: Annotated[bool, typer.Option(help="Real sizes on the CPU too (2 GB of memory).")] = False,
+    full: Annotated[bool, typer.Option(help="Real sizes on the CPU too (3 GB of memory).")] = False,
     cold: Annotated[bool, typer.Option(help="Compile from nothing, in a temporary cache.")] = False,
 ) -> None:
     """Compile, run and check a mixture-of-experts layer on this machine."""

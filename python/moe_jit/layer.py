@@ -330,18 +330,19 @@ class FusedMoE(torch.nn.Module):
         """Largest magnitude of the activation's result, [L], zero for an expert without tokens."""
         assert self.input_scale is not None
         largest = torch.zeros(self.num_local_experts, device=hidden.device)
-        one = torch.ones((), device=hidden.device)
+        one = torch.ones((), dtype=torch.float64, device=hidden.device)
+        inputs = hidden.float() * self.input_scale
         for expert in range(self.num_local_experts):
             token, rank = (ids == expert + self._experts["local_expert_offset"]).nonzero(as_tuple=True)
             if not token.numel():
                 continue
-            x = hidden.float()[token] * self.input_scale
+            x = inputs[token]
             if self._experts["use_routing_scales_on_input"]:
                 x = x * weights[token, rank, None].float()
             halves = self.w13[expert].float().chunk(self.w13_scale.shape[1])
             linear, *gate = (x @ w.T * s for w, s in zip(halves, self.w13_scale[expert], strict=True))
             if self.layout is WeightLayout.W1W3 and gate:
                 linear, gate = gate[0], [linear]
-            value = activate(self.activation, linear, gate[0] if gate else None, one.double(), one.double())
+            value = activate(self.activation, linear, gate[0] if gate else None, one, one)
             largest[expert] = value.abs().amax()
         return largest
