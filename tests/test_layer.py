@@ -363,3 +363,19 @@ def test_missing_static_scales_are_reported(checkpoint: Checkpoint):
     layer = FusedMoE(**checkpoint.arguments(intermediate_scale=None))
     with pytest.raises(ValueError, match=r"intermediate_scale must be given .* calibrate"):
         layer(x, checkpoint.logits)
+
+
+@pytest.mark.parametrize(
+    ("hidden_states", "error", "message"),
+    [
+        (torch.zeros(T // 2, 2 * H), ValueError, "of shape (..., 128 (w2.shape[1])), got shape (20, 256)"),
+        (torch.zeros(H), ValueError, "of shape (..., 128 (w2.shape[1])), got shape (128,)"),
+        (torch.zeros(T, H, dtype=torch.int32), ValueError, "a wider float, got torch.int32"),
+        ([[0.0] * H], TypeError, "hidden_states must be a torch.Tensor, got list"),
+    ],
+)
+def test_bad_inputs(hidden_states: Any, error: type[Exception], message: str, checkpoint: Checkpoint):
+    layer = FusedMoE(**checkpoint.arguments())
+    with pytest.raises(error) as raised:
+        layer(hidden_states, checkpoint.logits)
+    assert message in str(raised.value)

@@ -286,6 +286,11 @@ class FusedMoE(torch.nn.Module):
         checks.is_tensor("hidden_states", hidden_states)
         if self.input_scale is None:
             checks.reject("input_scale", "given to the constructor, or found by calibrate()", None)
+        if hidden_states.dtype not in (_E4M3, *_TO_QUANTIZE):
+            checks.reject("hidden_states", "float8_e4m3fn or a wider float", hidden_states.dtype)
+        if hidden_states.dim() < 2 or hidden_states.shape[-1] != self.hidden_size:
+            expected = f"of shape (..., {self.hidden_size} (w2.shape[1]))"
+            checks.reject("hidden_states", expected, f"shape {tuple(hidden_states.shape)}")
         flat = hidden_states.reshape(-1, self.hidden_size)
         return flat if flat.dtype == _E4M3 else scales.quantize(flat, self.input_scale).contiguous()
 
