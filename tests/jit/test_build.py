@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,7 @@ class TestProgress:
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("COLUMNS", "150")
+        threads = threading.active_count()
         with progress.Progress("drawn") as shown:
             shown.compiling(3, 2)
             time.sleep(0.3)
@@ -169,6 +171,7 @@ class TestProgress:
             time.sleep(0.3)
         assert "drawn: compiling 3 units" in terminal.getvalue()
         assert "1/4" in terminal.getvalue()
+        assert threading.active_count() <= threads
         assert not [record for record in caplog.records if "compiling" in record.message]
 
 

@@ -27,7 +27,7 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
+        time.sleep(0.0002)
 
 
 def _module_name(project: Any) -> str:
@@ -235,6 +235,25 @@ def test_losing_the_race_to_publish_keeps_the_winner(tmp_path: Path) -> None:
             entry = cache.publish(stage, "objects", "name", {})
     assert entry.payload.read_bytes() == b"first"
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_entries_appear_whole(tmp_path: Path) -> None:
+    """A reader without a lock sees an entry either complete or not at all."""
+    cache = store.Store(tmp_path)
+    names = [str(number) for number in range(100)]
+
+    def publish_all() -> None:
+        for name in names:
+            with cache.stage() as stage:
+                (stage / "unit.o").write_bytes(os.urandom(1 << 18))
+                cache.publish(stage, "objects", name, {})
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(publish_all)
+        for name in names:
+            _wait_until((tmp_path / "objects" / name).exists)
+            assert store._read_entry(tmp_path / "objects" / name, "objects")
+        future.result(30)
 
 
 def test_published_entries_follow_the_umask(project: Any, cache_dir: Path) -> None:

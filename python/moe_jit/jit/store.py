@@ -53,10 +53,10 @@ def _read_entry(directory: Path, kind: str) -> Entry:
     try:
         manifest = json.loads((directory / "manifest.json").read_text())
         data = (directory / PAYLOADS[kind]).read_bytes()
-        if len(data) != manifest["size"]:
-            raise DamagedEntryError(f"{len(data)} bytes instead of {manifest['size']}")
         if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
-            raise DamagedEntryError("its sha256 is not the recorded one")
+            raise DamagedEntryError(
+                f"its {len(data)} bytes are not the {manifest['size']} that were published"
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedEntryError(repr(error)) from error
     return Entry(directory, kind, manifest)
