@@ -39,7 +39,7 @@ from dataclasses import dataclass, field
 import torch
 
 from moe_jit.reference.experts import Reference
-from moe_jit.reference.rounding import bf16_ulp
+from moe_jit.reference.rounding import bf16_ulp, round_bf16
 
 TOTAL_FACTOR = 1.5
 TOKEN_FACTOR = 3.0
@@ -52,12 +52,14 @@ SCALE_SIGMAS = 5.0
 class Agreement:
     """Outcome of a comparison; every ratio is observed / allowed, so that agreement means <= 1.
 
-    relative_l2 and expected_relative_l2 are |D| / |out| and sqrt(sum V) / |out|.
+    relative_l2 and expected_relative_l2 are |D| / |out| and sqrt(sum V) / |out|; identical is the fraction of
+    elements that equal the reference rounded to bfloat16. With fp32 accumulation nearly all rows do.
     """
 
     relative_l2: float
     expected_relative_l2: float
     ratios: dict[str, float]
+    identical: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -75,7 +77,8 @@ class Agreement:
     def __str__(self) -> str:
         ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in self.ratios.items())
         return (
-            f"relative L2 {self.relative_l2:.3%} (expected {self.expected_relative_l2:.3%}); "
+            f"relative L2 {self.relative_l2:.3%} (expected {self.expected_relative_l2:.3%}), "
+            f"{self.identical:.1%} of elements identical; "
             f"observed / allowed: {ratios}"
         )
 
@@ -102,11 +105,11 @@ def compare_rows(rows: torch.Tensor, pair_to_row: torch.Tensor, reference: Refer
     used = index[live]
     if not torch.equal(index >= 0, live) or torch.unique(used).numel() != used.numel():
         return Agreement(
-            torch.inf, 0.0, {}, ["the index vector marks other pairs as local, or repeats a row"]
+            torch.inf, 0.0, {}, problems=["the index vector marks other pairs as local, or repeats a row"]
         )
     if used.numel() and int(used.max()) >= rows.shape[0]:
         return Agreement(
-            torch.inf, 0.0, {}, [f"row {int(used.max())} does not exist, there are {rows.shape[0]}"]
+            torch.inf, 0.0, {}, problems=[f"row {int(used.max())} does not exist, there are {rows.shape[0]}"]
         )
     expected_row = reference.pair_to_row[live]
     one_per_row = torch.ones(expected_row.numel(), 1, dtype=torch.float64, device=rows.device)
@@ -119,6 +122,34 @@ def compare_rows(rows: torch.Tensor, pair_to_row: torch.Tensor, reference: Refer
         expected_row[:, None],
         one_per_row,
     )
+
+
+def compare_routing(
+    ids: torch.Tensor, weights: torch.Tensor, expected_ids: torch.Tensor, expected_weights: torch.Tensor
+) -> list[str]:
+    """Describe how chosen ids [T, k] and bfloat16 weights [T, k] differ from ``reference.route``'s result.
+
+    Ids must match exactly and in order; a weight may be one bfloat16 ulp off, NaN must match NaN. The list
+    is empty when they agree.
+    """
+    problems = []
+    wrong = (ids.long() != expected_ids).any(dim=1).nonzero()[:, 0]
+    if wrong.numel():
+        token = int(wrong[0])
+        problems.append(
+            f"{wrong.numel()} tokens chose other experts; token {token}: {ids[token].tolist()}, "
+            f"expected {expected_ids[token].tolist()}"
+        )
+    actual = weights.double()
+    close = (actual - expected_weights).abs() <= torch.maximum(bf16_ulp(actual), bf16_ulp(expected_weights))
+    off = ~(close | (actual == expected_weights) | (actual.isnan() & expected_weights.isnan()))
+    if bool(off.any()):
+        token, rank = off.nonzero()[0].tolist()
+        problems.append(
+            f"{int(off.sum())} weights are off; token {token} rank {rank}: {float(actual[token, rank])}, "
+            f"expected {float(expected_weights[token, rank])}"
+        )
+    return problems
 
 
 def _take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -139,10 +170,12 @@ def _compare(
     """``row`` and ``weight`` [T, k] say of which reference rows, times what, ``expected`` consists."""
     if actual.shape != expected.shape:
         return Agreement(
-            torch.inf, 0.0, {}, [f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"]
+            torch.inf, 0.0, {}, problems=[f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"]
         )
     actual = actual.double()
     problems = _special_values(actual, expected)
+    same = (actual == round_bf16(expected)) | (actual.isnan() & expected.isnan())
+    identical = float(same.double().mean()) if same.numel() else 1.0
     finite = expected.isfinite() & actual.isfinite()
     difference = torch.where(finite, actual - expected, 0.0)
     expected = torch.where(finite, expected, 0.0)
@@ -162,7 +195,11 @@ def _compare(
     ]
     size = float((expected * whole[:, None]).norm()) or 1.0
     return Agreement(
-        float(squared.sum().sqrt()) / size, float(variance.sum().sqrt()) / size, ratios, problems
+        relative_l2=float(squared.sum().sqrt()) / size,
+        expected_relative_l2=float(variance.sum().sqrt()) / size,
+        ratios=ratios,
+        identical=identical,
+        problems=problems,
     )
 
 
