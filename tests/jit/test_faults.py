@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -21,13 +20,6 @@ from moe_jit import jit
 from moe_jit.jit import keys, loader, store, toolchain
 
 _fork = multiprocessing.get_context("fork")
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.0002)
 
 
 def _module_name(project: Any) -> str:
@@ -80,12 +72,12 @@ def test_killed_compiler_is_reported_and_leaves_nothing(project: Any, cache_dir:
     assert project.value() == 7
 
 
-def test_killed_builder_blocks_nobody(project: Any, cache_dir: Path) -> None:
+def test_killed_builder_blocks_nobody(project: Any, cache_dir: Path, wait_until: Any) -> None:
     hold = project.control / "hold"
     hold.touch()
     child = _fork.Process(target=_load_in_child, args=(project, None, _fork.Queue()))
     child.start()
-    _wait_until(lambda: project.compilations == 1)
+    wait_until(lambda: project.compilations == 1)
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join(30)
@@ -96,12 +88,12 @@ def test_killed_builder_blocks_nobody(project: Any, cache_dir: Path) -> None:
     assert project.compilations == 2
 
 
-def test_sources_edited_during_a_build_do_not_poison_the_cache(project: Any) -> None:
+def test_sources_edited_during_a_build_do_not_poison_the_cache(project: Any, wait_until: Any) -> None:
     hold = project.control / "hold"
     hold.touch()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(project.value)
-        _wait_until(lambda: project.compilations == 1)
+        wait_until(lambda: project.compilations == 1)
         project.set_value(8)
         hold.unlink()
         with pytest.raises(jit.CompileError, match="sources changed"):
@@ -237,7 +229,7 @@ def test_losing_the_race_to_publish_keeps_the_winner(tmp_path: Path) -> None:
     assert not list((tmp_path / "tmp").iterdir())
 
 
-def test_entries_appear_whole(tmp_path: Path) -> None:
+def test_entries_appear_whole(tmp_path: Path, wait_until: Any) -> None:
     """A reader without a lock sees an entry either complete or not at all."""
     cache = store.Store(tmp_path)
     names = [str(number) for number in range(100)]
@@ -251,7 +243,7 @@ def test_entries_appear_whole(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(publish_all)
         for name in names:
-            _wait_until((tmp_path / "objects" / name).exists)
+            wait_until((tmp_path / "objects" / name).exists)
             assert store._read_entry(tmp_path / "objects" / name, "objects")
         future.result(30)
 

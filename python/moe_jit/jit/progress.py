@@ -23,7 +23,7 @@ class Progress:
         self._done = self._total = 0
         self._start = time.monotonic()
         self._lock = threading.Lock()
-        self._announced = False
+        self._announced = self._closed = False
         self._bar: Any = None
         self._task: Any = None
         self._timer = threading.Timer(QUIET_SECONDS, self._announce)
@@ -38,6 +38,7 @@ class Progress:
     ) -> None:
         self._timer.cancel()
         with self._lock:
+            self._closed = True
             if self._bar is not None:
                 self._bar.stop()
             if self._announced and error is None:
@@ -59,6 +60,8 @@ class Progress:
 
     def _announce(self) -> None:
         with self._lock:
+            if self._closed:  # while the timer fired
+                return
             self._announced = True
             if sys.stderr.isatty():
                 self._open_bar()
