@@ -88,15 +88,15 @@ MOE_JIT_HD MOE_JIT_INLINE uint16_t floats_to_e4m3x2(float low, float high) {
 #endif
 }
 
-// Branch-free so that loops over rows vectorise; no subnormal float is ever an operand, so that flush-to-zero
-// modes cannot change the result.
+// Without branches so that loops over rows vectorise; no subnormal float is ever an operand, so that
+// flush-to-zero modes cannot change the result.
 MOE_JIT_HD MOE_JIT_INLINE float e4m3_to_float(uint8_t code) {
     const uint32_t magnitude = code & 0x7fu;
-    const bool subnormal = magnitude < 8u;
-    const uint32_t rebiased = (magnitude << 20) + (subnormal ? 121u << 23 : 120u << 23);
-    const float value = bits_float(rebiased) - (subnormal ? 0.015625f : 0.0f);
-    const uint32_t bits = magnitude == 0x7fu ? 0x7fffffffu : float_bits(value);
-    return bits_float(bits | ((uint32_t{code} & 0x80u) << 24));
+    const uint32_t if_subnormal = 0u - ((magnitude - 8u) >> 31);
+    const uint32_t if_nan = 0u - ((magnitude + 1u) >> 7);
+    const uint32_t rebiased = (magnitude << 20) + (120u << 23) + (if_subnormal & (1u << 23));
+    const float value = bits_float(rebiased) - bits_float(if_subnormal & 0x3c800000u);  // 2^-6
+    return bits_float(float_bits(value) | (if_nan & 0x7fffffffu) | ((uint32_t{code} & 0x80u) << 24));
 }
 
 // Format traits.
