@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import shutil
 from collections.abc import Callable
@@ -180,8 +179,7 @@ def _first_specs() -> list[jit.ModuleSpec]:
 
 def main() -> None:
     """Entry point of the ``moe-jit`` program."""
-    if importlib.util.find_spec("moe_jit.demo") is not None:
-        from .demo import demo
+    from .demo import demo
 
-        app.command()(demo)
+    app.command()(demo)
     app()
