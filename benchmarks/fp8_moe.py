@@ -19,6 +19,8 @@ from models import MODELS
 from rich.console import Console
 from rich.table import Table
 
+from moe_jit import plan
+
 PEERS = Path(__file__).with_name("peers_h200.csv")
 
 
@@ -46,8 +48,11 @@ def time_layer(layer: Layer, num_tokens: int) -> float:
 def main(
     models: Annotated[str, typer.Option(help="comma-separated names")] = ",".join(MODELS),
     tokens: Annotated[str, typer.Option(help="comma-separated token counts")] = "1,16,128,1024,8192",
+    tile: Annotated[int | None, typer.Option(help="token tile to force")] = None,
     output: Annotated[Path | None, typer.Option("--csv", help="also write the rows here")] = None,
 ) -> None:
+    if tile is not None:
+        plan.default_tile_tokens = lambda _: tile
     peers = best_peers()
     rows = []
     for name in models.split(","):

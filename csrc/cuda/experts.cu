@@ -4,18 +4,20 @@
 
 namespace moe_jit::cuda {
 
-using ExpertTile = gemm::TokenTile<MOE_JIT_TILE_TOKENS>::Tile<MOE_JIT_MAX_LOCAL_EXPERTS>;
+using ExpertTile = gemm::TileOf<MOE_JIT_TILE_TOKENS, MOE_JIT_MAX_LOCAL_EXPERTS>::type;
+// Two sets of accumulators do not fit beside a compute-bound tile.
+constexpr bool kPromote = ExpertTile::kTileWarpgroups == 1;
 
 int compiled_activation_type() { return static_cast<int>(MOE_JIT_ACTIVATION::kType); }
 
-int expert_tile_tokens() { return ExpertTile::kTokens; }
+int expert_tile_tokens() { return ExpertTile::kClusterTokens; }
 
 int64_t expert_counters(int64_t max_rows, int num_local) {
-    return 1 + max_rows / ExpertTile::kTokens + num_local;
+    return 1 + max_rows / ExpertTile::kClusterTokens + num_local;
 }
 
 cudaError_t launch_experts(const ExpertsArgs& args, cudaStream_t stream) {
-    return gemm::Experts<ExpertTile, MOE_JIT_ACTIVATION>::launch(args, stream);
+    return gemm::Experts<ExpertTile, MOE_JIT_ACTIVATION, kPromote>::launch(args, stream);
 }
 
 }  // namespace moe_jit::cuda

@@ -1,4 +1,4 @@
-// Epilogues of the grouped GEMM: what becomes of a warpgroup's 64 x kTokens accumulators.
+// Epilogues of the grouped GEMM: what becomes of one unit's 64 x kTokens accumulators.
 //
 // Accumulator layout of wgmma: a thread holds rows r and r + 8 (r = lane / 4) of its warp's 16-row slab and, in
 // every 8 columns, columns 2c and 2c + 1 (c = lane % 4): acc[4j + 2h + p] = (row r + 8h, column 8j + 2c + p).
@@ -14,8 +14,9 @@ namespace moe_jit::cuda::gemm {
 struct EpilogueContext {
     const TileInfo& info;
     uint8_t* staging;
-    int warpgroup;
-    int thread;  // within the warpgroup
+    int unit;       // index of the 64 weight rows over all row tiles
+    int warpgroup;  // math warpgroup
+    int thread;     // within the warpgroup
 
     __device__ __forceinline__ int warp() const { return thread / 32; }
     __device__ __forceinline__ int row() const { return thread % 32 / 4; }
@@ -30,7 +31,7 @@ struct TileScales {
     float gate = 0.f;
 };
 
-// Where a warpgroup's features go: out[token row * pitch + feature], features [begin, end) of the whole tensor.
+// Where a unit's features go: out[token row * pitch + feature], features [begin, end) of the whole tensor.
 template <class Element>
 struct FeatureSpan {
     Element* out;
@@ -80,7 +81,7 @@ __device__ __forceinline__ void store_token_rows(const EpilogueContext& ctx, con
 template <class Activation>
 struct ActivationQuantize {
     static constexpr bool kGated = Activation::kGated;
-    static constexpr int kFeatures = kGated ? 32 : 64;  // per warpgroup
+    static constexpr int kFeatures = kGated ? 32 : 64;  // per unit
 
     struct Params {
         const float* linear_scale;    // [experts]
@@ -118,9 +119,7 @@ struct ActivationQuantize {
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const TileScales& scales, float (&acc)[kTokens / 2]) {
         if (params.row_weights) weigh_rows<kTokens>(params, ctx, acc);
-        const int tile_features = kFeatures * kMathWarpgroups;
-        const FeatureSpan<uint8_t> span{params.out, ctx.info.row_tile * tile_features + ctx.warpgroup * kFeatures,
-                                        params.features};
+        const FeatureSpan<uint8_t> span{params.out, ctx.unit * kFeatures, params.features};
         if constexpr (kGated) {
             // Both layouts keep linear and gate of one feature 8 rows apart; they number the features differently.
             const int feature[1] = {params.shuffled ? ctx.warp() / 2 * 16 + ctx.row() * 2 + ctx.warp() % 2
@@ -158,8 +157,7 @@ struct ScaledRows {
     template <int kTokens>
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const TileScales& scales, float (&acc)[kTokens / 2]) {
-        const FeatureSpan<uint16_t> span{params.out, ctx.info.row_tile * kRows + ctx.warpgroup * kFeatures,
-                                         params.features};
+        const FeatureSpan<uint16_t> span{params.out, ctx.unit * kFeatures, params.features};
         const int feature[2] = {ctx.warp() * 16 + ctx.row(), ctx.warp() * 16 + ctx.row() + 8};
         store_token_rows<kTokens, kFeatures>(
             ctx, span, feature, [&](int j, int h, int p) { return float_to_bf16(scales.linear * acc[4 * j + 2 * h + p]); });

@@ -9,10 +9,10 @@
 
 namespace moe_jit::cuda::gemm {
 
-template <class Tile, class Activation>
+template <class Tile, class Activation, bool kPromote>
 struct Experts {
     using Quantize = ActivationQuantize<Activation>;
-    using Gemm = GroupedGemm<Fp8E4M3, Tile, Quantize, ScaledRows>;
+    using Gemm = GroupedGemm<Fp8E4M3<kPromote>, Tile, Quantize, ScaledRows>;
     using Params = typename Gemm::Params;
 
     static RowOrder gemm1_order(WeightLayout layout) {
@@ -26,8 +26,8 @@ struct Experts {
 
     static PhaseParams phase(const WeightMatrix& weights, const uint8_t* tokens) {
         PhaseParams p{};
-        p.row_tiles = static_cast<int>((weights.rows + kRows - 1) / kRows);
-        p.blocks_per_tile = row_blocks_per_tile(weights.order);
+        p.row_tiles = static_cast<int>((weights.rows + Tile::kRows - 1) / Tile::kRows);
+        p.blocks_per_box = row_blocks_per_box(weights.order);
         p.k_bytes = static_cast<int>(weights.k_bytes);
         p.tokens = tokens;
         return p;
@@ -67,7 +67,7 @@ struct Experts {
             error != cudaSuccess) {
             return error;
         }
-        return cuda::launch(kernel, dim3(args.num_sms), dim3(kThreads), kSharedBytes, stream, args.pdl, params);
+        return cuda::launch(kernel, dim3(args.num_sms / Tile::kCluster * Tile::kCluster), dim3(kThreads), kSharedBytes, stream, args.pdl, params);
     }
 };
 

@@ -36,12 +36,13 @@ MOE_JIT_FP8_ATOM(192);
 MOE_JIT_FP8_ATOM(256);
 #undef MOE_JIT_FP8_ATOM
 
+// kPromote_: Hopper sums FP8 products in about 14 bits; partial sums leave the tensor core every k-block.
+template <bool kPromote_>
 struct Fp8E4M3 {
     using Accum = float;
     // Bytes of K that one MMA consumes from each operand.
     static constexpr int kMmaBytes = 32;
-    // Hopper sums FP8 products in about 14 bits; partial sums leave the tensor core every k-block.
-    static constexpr bool kPromote = true;
+    static constexpr bool kPromote = kPromote_;
 
     // d (64 x kTokens, one warpgroup) = a * b^T, or d += a * b^T when `accumulate`.
     template <int kTokens>

@@ -30,6 +30,7 @@ struct GroupedGemm {
     using Format = Format_;
     using Tile = Tile_;
     using Storage = SharedStorage<Tile>;
+    using Ring = RingCursor<Tile::kStages>;
     static_assert(sizeof(Storage) <= kMaxSharedBytes, "shared memory");
 
     struct Params : KernelParams<sizeof...(Epilogues)> {
@@ -44,17 +45,23 @@ struct GroupedGemm {
 
     template <int kTokens>
     __device__ static void compute_tile(Storage& storage, const Params& params, const TileInfo& info, int warpgroup,
-                                        RingCursor<Tile::kStages>& ring) {
-        typename Format::Accum acc[kTokens / 2];
+                                        Ring& ring) {
+        using Loop = Mainloop<Format, Tile, kTokens>;
+        const int first_unit = warpgroup % Tile::kTileWarpgroups * Tile::kUnits;
+        typename Loop::Accums acc;
         TileScales scales;
         visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) { scales = epilogue.load(p, info); });
-        Mainloop<Format, Tile, kTokens>::run(storage, num_k_blocks(params.phase[info.phase]), warpgroup, ring, acc);
-        const EpilogueContext ctx{info, storage.staging[warpgroup], warpgroup,
-                                  static_cast<int>(threadIdx.x % kWarpgroupThreads)};
-        visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) {
-            decltype(epilogue)::template store<kTokens>(p, ctx, scales, acc);
-        });
-        // The store ended with a warpgroup barrier, so one release publishes the rows of all its threads.
+        Loop::run(storage, num_k_blocks(params.phase[info.phase]), first_unit, ring, acc);
+        EpilogueContext ctx{info, storage.staging[warpgroup], 0, warpgroup,
+                            static_cast<int>(threadIdx.x % kWarpgroupThreads)};
+#pragma unroll
+        for (int u = 0; u < Tile::kUnits; ++u) {
+            ctx.unit = info.row_tile * (Tile::kRows / kUnitRows) + first_unit + u;
+            visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) {
+                decltype(epilogue)::template store<kTokens>(p, ctx, scales, acc[u]);
+            });
+        }
+        // The last store ended with a warpgroup barrier, so one release publishes the rows of all its threads.
         if (info.phase + 1 < Params::kPhases && ctx.thread == 0) {
             signal_ready(params.schedule.ready + info.token_tile);
         }
@@ -64,7 +71,7 @@ struct GroupedGemm {
     template <int kWidth, int... kWider>
     __device__ __forceinline__ static void dispatch_width(std::integer_sequence<int, kWidth, kWider...>,
                                                           Storage& storage, const Params& params, const TileInfo& info,
-                                                          int warpgroup, RingCursor<Tile::kStages>& ring) {
+                                                          int warpgroup, Ring& ring) {
         if constexpr (sizeof...(kWider) > 0) {
             if (info.tokens > kWidth) {
                 return dispatch_width(std::integer_sequence<int, kWider...>{}, storage, params, info, warpgroup, ring);
@@ -73,17 +80,22 @@ struct GroupedGemm {
         compute_tile<kWidth>(storage, params, info, warpgroup, ring);
     }
 
+    // Every math warpgroup reads all announcements and works on those of its turn.
     __device__ static void consume(Storage& storage, const Params& params, int warpgroup) {
-        RingCursor<Tile::kStages> ring;
+        constexpr int kTurns = kMathWarpgroups / Tile::kTileWarpgroups;
+        Ring ring;
         RingCursor<kTileSlots> slots;
-        while (true) {
+        for (int turn = warpgroup / Tile::kTileWarpgroups;; turn = turn == 0 ? kTurns - 1 : turn - 1) {
             storage.tile_full[slots.slot].wait(slots.phase);
-            const TileInfo info = storage.tile[slots.slot];
-            __syncwarp();
+            const TileInfo info = storage.tile[slots.slot].warp_uniform();
             if (threadIdx.x % 32 == 0) storage.tile_empty[slots.slot].arrive();
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
-            dispatch_width(typename Tile::Widths{}, storage, params, info, warpgroup, ring);
+            if (kTurns == 1 || turn == 0) {
+                dispatch_width(typename Tile::Widths{}, storage, params, info, warpgroup, ring);
+            } else {
+                ring.advance(num_k_blocks(params.phase[info.phase]));
+            }
         }
     }
 
@@ -98,12 +110,13 @@ struct GroupedGemm {
     __device__ static void init_barriers(Storage& storage) {
         for (int s = 0; s < Tile::kStages; ++s) {
             storage.full[s].init(1 + kGatherThreads);
-            storage.empty[s].init(kMathWarps);
+            storage.empty[s].init(Tile::kTileWarpgroups * 4 * Tile::kCluster);
         }
         for (int s = 0; s < kTileSlots; ++s) {
             storage.tile_full[s].init(1);
             storage.tile_empty[s].init(kGatherWarps + kMathWarps);
         }
+        for (int s = 0; s < kClaimSlots; ++s) storage.claim_full[s].init(1);
         cutlass::arch::fence_barrier_init();
     }
 
@@ -117,8 +130,18 @@ private:
     }
 };
 
+template <int kCluster>
+__device__ __forceinline__ void sync_cluster() {
+    if constexpr (kCluster > 1) {
+        cute::cluster_arrive();
+        cute::cluster_wait();
+    } else {
+        __syncthreads();
+    }
+}
+
 template <class Gemm>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __cluster_dims__(Gemm::Tile::kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     grouped_gemm_kernel(const __grid_constant__ typename Gemm::Params params) {
     // The register pool of a 168-register launch, redistributed: 56 + 2 * 224 <= 3 * 168.
     constexpr uint32_t kProducerRegisters = 56;
@@ -134,9 +157,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     let_dependents_start();
     wait_for_predecessors();
     load_schedule(storage, params.schedule);
-    __syncthreads();
+    sync_cluster<Gemm::Tile::kCluster>();
 
-    const int warpgroup = threadIdx.x / kWarpgroupThreads;
+    const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroupThreads, 0);
     if (warpgroup == 0) {
         cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
         Gemm::produce(storage, params);
@@ -144,6 +167,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         cutlass::arch::warpgroup_reg_alloc<kMathRegisters>();
         Gemm::consume(storage, params, warpgroup - 1);
     }
+    // No CTA may leave while another one still signals its barriers.
+    if constexpr (Gemm::Tile::kCluster > 1) sync_cluster<Gemm::Tile::kCluster>();
 }
 
 }  // namespace moe_jit::cuda::gemm

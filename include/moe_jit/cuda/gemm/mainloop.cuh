@@ -1,4 +1,4 @@
-// Consumer mainloop: one warpgroup multiplies its 64 weight rows of a stage by kTokens token rows.
+// Consumer mainloop: one warpgroup multiplies its 64-row weight units of a stage by kTokens token rows.
 #pragma once
 
 #include <cute/arch/util.hpp>
@@ -25,75 +25,111 @@ struct Mainloop {
     using Accum = typename Format::Accum;
     using Storage = SharedStorage<Tile>;
     using Ring = RingCursor<Tile::kStages>;
+    static constexpr int kUnits = Tile::kUnits;
     static constexpr int kAccums = kTokens / 2;
+    using Accums = Accum[kUnits][kAccums];
 
-    template <class T>
-    __device__ __forceinline__ static void fence_operands(T (&regs)[kAccums]) {
+    // Keeps the compiler from moving register accesses across asynchronous MMAs.
+    template <int kCount>
+    __device__ __forceinline__ static void fence(Accum (&regs)[kCount][kAccums]) {
 #pragma unroll
-        for (int i = 0; i < kAccums; ++i) {
-            if constexpr (sizeof(T) == 4) asm volatile("" : "+r"(reinterpret_cast<uint32_t&>(regs[i]))::"memory");
+        for (int u = 0; u < kCount; ++u) {
+#pragma unroll
+            for (int i = 0; i < kAccums; ++i) cute::warpgroup_fence_operand(regs[u][i]);
         }
     }
 
-    // Issues and commits the MMAs of one stage: d = or += weights * tokens^T.
-    __device__ __forceinline__ static void issue_stage(Storage& storage, int slot, int warpgroup, Accum (&d)[kAccums],
-                                                       bool accumulate) {
-        const uint64_t weights = operand_descriptor(storage.weights[slot] + warpgroup * 64 * kBlockBytes);
+    // Issues and commits the MMAs of kCount units of a stage: d = or += weights * tokens^T.
+    template <int kCount>
+    __device__ __forceinline__ static void issue(Storage& storage, int slot, int first_unit,
+                                                 Accum (&d)[kCount][kAccums], bool accumulate) {
+        const uint64_t weights = operand_descriptor(storage.weights[slot] + first_unit * kUnitRows * kBlockBytes);
         const uint64_t tokens = operand_descriptor(storage.tokens[slot]);
-        fence_gathered_tokens();
-        fence_operands(d);
+        fence(d);
         cute::warpgroup_arrive();
 #pragma unroll
         for (int k = 0; k < kBlockBytes / Format::kMmaBytes; ++k) {
             const int step = k * (Format::kMmaBytes >> 4);
-            Format::template mma<kTokens>(weights + step, tokens + step, d, accumulate || k > 0);
+#pragma unroll
+            for (int u = 0; u < kCount; ++u) {
+                Format::template mma<kTokens>(weights + step + u * (kUnitRows * kBlockBytes >> 4), tokens + step, d[u],
+                                              accumulate || k > 0);
+            }
         }
         cute::warpgroup_commit_batch();
-        fence_operands(d);
     }
 
+    __device__ __forceinline__ static void clear(Accums& acc) {
+#pragma unroll
+        for (int u = 0; u < kUnits; ++u) {
+#pragma unroll
+            for (int i = 0; i < kAccums; ++i) acc[u][i] = 0;
+        }
+    }
+
+    __device__ __forceinline__ static void wait_stage(Storage& storage, const Ring& ring) {
+        storage.full[ring.slot].wait(ring.phase);
+        fence_gathered_tokens();
+    }
+
+    // A stage is reused when all CTAs that its weights were multicast to have read it.
     __device__ __forceinline__ static void release(Storage& storage, int slot) {
-        if (threadIdx.x % 32 == 0) storage.empty[slot].arrive();
+        if constexpr (Tile::kCluster > 1) {
+            const uint32_t lane = threadIdx.x % 32;
+            storage.empty[slot].arrive(lane, lane < Tile::kCluster);
+        } else {
+            if (threadIdx.x % 32 == 0) storage.empty[slot].arrive();
+        }
     }
 
     // Partial sums leave the tensor core after every stage and are added in fp32.
-    __device__ static void promoted(Storage& storage, int k_blocks, int warpgroup, Ring& ring,
-                                    Accum (&acc)[kAccums]) {
-#pragma unroll
-        for (int i = 0; i < kAccums; ++i) acc[i] = 0;
+    __device__ __forceinline__ static void promoted(Storage& storage, int k_blocks, int first_unit, Ring& ring,
+                                                    Accums& acc) {
+        // As many units at a time as registers allow.
+        constexpr int kAtOnce = kUnits * kAccums <= 64 ? kUnits : 1;
+        clear(acc);
         for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
-            Accum part[kAccums];
-            storage.full[ring.slot].wait(ring.phase);
-            issue_stage(storage, ring.slot, warpgroup, part, false);
-            cute::warpgroup_wait<0>();
-            fence_operands(part);
-            release(storage, ring.slot);
+            wait_stage(storage, ring);
 #pragma unroll
-            for (int i = 0; i < kAccums; ++i) acc[i] += part[i];
+            for (int u = 0; u < kUnits; u += kAtOnce) {
+                Accum part[kAtOnce][kAccums];
+                issue(storage, ring.slot, first_unit + u, part, false);
+                cute::warpgroup_wait<0>();
+                fence(part);
+                if (u + kAtOnce == kUnits) release(storage, ring.slot);
+#pragma unroll
+                for (int v = 0; v < kAtOnce; ++v) {
+#pragma unroll
+                    for (int i = 0; i < kAccums; ++i) acc[u + v][i] += part[v][i];
+                }
+            }
         }
     }
 
-    // The tensor core keeps the running sum; one stage stays in flight.
-    __device__ static void direct(Storage& storage, int k_blocks, int warpgroup, Ring& ring, Accum (&acc)[kAccums]) {
-        int previous = -1;
+    // The tensor core keeps the running sums; one stage stays in flight.
+    __device__ __forceinline__ static void direct(Storage& storage, int k_blocks, int first_unit, Ring& ring,
+                                                  Accums& acc) {
+        clear(acc);
+        int previous = ring.slot;
         for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
-            storage.full[ring.slot].wait(ring.phase);
-            issue_stage(storage, ring.slot, warpgroup, acc, kb > 0);
+            wait_stage(storage, ring);
+            issue(storage, ring.slot, first_unit, acc, true);
             cute::warpgroup_wait<1>();
-            if (previous >= 0) release(storage, previous);
+            fence(acc);
+            if (kb > 0) release(storage, previous);
             previous = ring.slot;
         }
         cute::warpgroup_wait<0>();
-        fence_operands(acc);
+        fence(acc);
         release(storage, previous);
     }
 
-    __device__ __forceinline__ static void run(Storage& storage, int k_blocks, int warpgroup, Ring& ring,
-                                               Accum (&acc)[kAccums]) {
+    __device__ __forceinline__ static void run(Storage& storage, int k_blocks, int first_unit, Ring& ring,
+                                               Accums& acc) {
         if constexpr (Format::kPromote) {
-            promoted(storage, k_blocks, warpgroup, ring, acc);
+            promoted(storage, k_blocks, first_unit, ring, acc);
         } else {
-            direct(storage, k_blocks, warpgroup, ring, acc);
+            direct(storage, k_blocks, first_unit, ring, acc);
         }
     }
 };

@@ -10,7 +10,7 @@ namespace moe_jit::cuda::gemm {
 // One grouped GEMM: out[row, :] = weights[expert(row)] x tokens[row, :].
 struct PhaseParams {
     int row_tiles;           // weight-row tiles per expert
-    int blocks_per_tile;     // step of the weight map's row-block dimension per row tile
+    int blocks_per_box;      // step of the weight map's row-block dimension per TMA box
     int k_bytes;             // bytes of K, which is also the pitch of a token row
     const uint8_t* tokens;   // token rows
     const int32_t* row_ids;  // expert-sorted row -> pair index; nullptr: token rows are expert-sorted already
@@ -23,7 +23,7 @@ struct Schedule {
     const int32_t* tile_offsets;  // [num_experts + 1] token tiles
     int num_experts;
     int32_t* next_tile;  // tiles claimed so far
-    int32_t* ready;      // per token tile: finished warpgroup tiles of the phase before
+    int32_t* ready;      // per token tile: warpgroups that have stored their part of the phase before
 };
 
 template <int kPhases_>

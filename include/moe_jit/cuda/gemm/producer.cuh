@@ -3,6 +3,7 @@
 // while token rows of the next phase are still being computed.
 #pragma once
 
+#include <cute/arch/cluster_sm90.hpp>
 #include <cute/arch/copy_sm90_tma.hpp>
 
 #include <moe_jit/cuda/gemm/params.h>
@@ -16,45 +17,107 @@ __device__ __forceinline__ int num_k_blocks(const PhaseParams& phase) {
     return (phase.k_bytes + kBlockBytes - 1) / kBlockBytes;
 }
 
+// Hands the leader's claims to the other CTA of a cluster: a 4-byte store that completes a barrier there.
+__device__ __forceinline__ void send_claim(int* slot, uint64_t* barrier, int claim, int rank) {
+    uint32_t remote_slot, remote_barrier;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(remote_slot)
+                 : "r"(cute::cast_smem_ptr_to_uint(slot)), "r"(rank));
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(remote_barrier)
+                 : "r"(cute::cast_smem_ptr_to_uint(barrier)), "r"(rank));
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.s32 [%0], %1, [%2];" ::"r"(remote_slot),
+                 "r"(claim), "r"(remote_barrier)
+                 : "memory");
+}
+
 template <class Tile, class Params>
 struct WeightProducer {
     using Storage = SharedStorage<Tile>;
     using Ring = RingCursor<Tile::kStages>;
+    using Claims = RingCursor<kClaimSlots>;
 
-    __device__ static void stream_tile(Storage& storage, const Params& params, const TileInfo& info, Ring& ring) {
-        const PhaseParams& phase = params.phase[info.phase];
-        const int block = info.row_tile * phase.blocks_per_tile;
-        // A weight byte that only one token tile needs should not displace token rows from L2.
-        const uint64_t hint = static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
-                                                                        : cute::TMA::CacheHintSm90::EVICT_FIRST);
-        const int k_blocks = num_k_blocks(phase);
-        for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
-            storage.empty[ring.slot].wait(ring.phase ^ 1);
-            storage.full[ring.slot].arrive_and_expect_tx(kWeightStageBytes);
-            cute::SM90_TMA_LOAD_5D::copy(&params.weights[info.phase],
-                                         reinterpret_cast<uint64_t*>(&storage.full[ring.slot]), hint,
-                                         storage.weights[ring.slot], kb * kBlockBytes, 0, 0, block, info.expert);
+    // Lane 0: the next tile of this cluster.
+    struct Claimer {
+        Storage& storage;
+        int32_t* counter;
+        int rank;
+        Claims slots;
+        int next = 0;
+
+        __device__ __forceinline__ void prefetch() {
+            if (rank == 0) next = atomicAdd(counter, 1);
+        }
+        __device__ __forceinline__ int take() {
+            if constexpr (Tile::kCluster > 1) {
+                auto& barrier = storage.claim_full[slots.slot];
+                if (rank == 0) {
+                    for (int peer = 1; peer < Tile::kCluster; ++peer) {
+                        send_claim(&storage.claim[slots.slot], reinterpret_cast<uint64_t*>(&barrier), next, peer);
+                    }
+                } else {
+                    barrier.arrive_and_expect_tx(sizeof(int));
+                    barrier.wait(slots.phase);
+                    next = *static_cast<volatile int*>(&storage.claim[slots.slot]);
+                }
+                slots.advance();
+            }
+            return next;
+        }
+    };
+
+    __device__ __forceinline__ static void load_box(Storage& storage, const Params& params, const TileInfo& info,
+                                                    int slot, int box, int k_offset, uint64_t hint) {
+        const int block = (info.row_tile * Tile::kBoxes + box) * params.phase[info.phase].blocks_per_box;
+        const CUtensorMap* map = &params.weights[info.phase];
+        auto* barrier = reinterpret_cast<uint64_t*>(&storage.full[slot]);
+        void* target = storage.weights[slot] + box * kBoxBytes;
+        if constexpr (Tile::kCluster > 1) {
+            cute::SM90_TMA_LOAD_MULTICAST_5D::copy(map, barrier, (1 << Tile::kCluster) - 1, hint, target, k_offset, 0,
+                                                   0, block, info.expert);
+        } else {
+            cute::SM90_TMA_LOAD_5D::copy(map, barrier, hint, target, k_offset, 0, 0, block, info.expert);
         }
     }
 
-    // The whole warp claims and decodes; lane 0 announces the tile and streams it.
+    __device__ static void stream_tile(Storage& storage, const Params& params, const TileInfo& info, int rank,
+                                       Ring& ring) {
+        // A weight byte that only one tile needs should not displace token rows from L2.
+        const uint64_t hint = static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
+                                                                        : cute::TMA::CacheHintSm90::EVICT_FIRST);
+        const int k_blocks = num_k_blocks(params.phase[info.phase]);
+        for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
+            storage.empty[ring.slot].wait(ring.phase ^ 1);
+            storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes);
+#pragma unroll
+            for (int box = 0; box < Tile::kBoxes; box += Tile::kCluster) {
+                load_box(storage, params, info, ring.slot, box + rank, kb * kBlockBytes, hint);
+            }
+        }
+    }
+
+    // The whole warp decodes; lane 0 claims, announces the tile and streams it.
     __device__ static void run(Storage& storage, const Params& params) {
-        const int lane = threadIdx.x % 32;
+        const int rank = Tile::kCluster > 1 ? static_cast<int>(cute::block_rank_in_cluster()) : 0;
+        const bool elected = threadIdx.x % 32 == 0;
         Ring ring;
         RingCursor<kTileSlots> slots;
-        int claim = lane == 0 ? atomicAdd(params.schedule.next_tile, 1) : 0;
+        Claimer claimer{storage, params.schedule.next_tile, rank};
+        if (elected) claimer.prefetch();
         while (true) {
-            const TileInfo info = decode_tile(storage, params, __shfl_sync(0xffffffffu, claim, 0));
-            if (lane == 0) {
+            const int claim = elected ? claimer.take() : 0;
+            const TileInfo info =
+                decode_tile<Tile>(storage, params, __shfl_sync(0xffffffffu, claim, 0), rank);
+            if (elected) {
                 storage.tile_empty[slots.slot].wait(slots.phase ^ 1);
                 storage.tile[slots.slot] = info;
                 storage.tile_full[slots.slot].arrive();
             }
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
-            if (lane == 0) {
-                claim = atomicAdd(params.schedule.next_tile, 1);
-                stream_tile(storage, params, info, ring);
+            if (elected) {
+                claimer.prefetch();
+                stream_tile(storage, params, info, rank, ring);
             }
             __syncwarp();
         }
@@ -125,8 +188,7 @@ struct TokenProducer {
         RingCursor<kTileSlots> slots;
         while (true) {
             storage.tile_full[slots.slot].wait(slots.phase);
-            const TileInfo info = storage.tile[slots.slot];
-            __syncwarp();
+            const TileInfo info = storage.tile[slots.slot].warp_uniform();
             if (thread % 32 == 0) storage.tile_empty[slots.slot].arrive();
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
@@ -134,7 +196,7 @@ struct TokenProducer {
             if (info.phase > 0) {
                 if (thread % 32 == 0) {
                     wait_ready(params.schedule.ready + info.token_tile,
-                               params.phase[info.phase - 1].row_tiles * kMathWarpgroups);
+                               ready_target<Tile>(params.phase[info.phase - 1]));
                 }
                 __syncwarp();
             }

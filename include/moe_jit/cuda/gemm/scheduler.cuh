@@ -42,9 +42,10 @@ __device__ __forceinline__ int equal_width(int rows, int tiles) {
     return (share + 7) & ~7;
 }
 
-// Tile `id` of the global order; a whole warp takes part.
-template <class Storage, class Params>
-__device__ __forceinline__ TileInfo decode_tile(const Storage& storage, const Params& params, int id) {
+// CTA `rank`'s part of tile `id` of the global order; a whole warp takes part.
+template <class Tile, class Params>
+__device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& storage, const Params& params, int id,
+                                                int rank) {
     const int num_experts = params.schedule.num_experts;
     const int token_tiles = storage.tile_offsets[num_experts];
     TileInfo info{};
@@ -71,8 +72,19 @@ __device__ __forceinline__ TileInfo decode_tile(const Storage& storage, const Pa
     info.token_tile = first_tile + token_tile;
     info.token_begin = row_begin + token_tile * width;
     info.tokens = min(width, rows - token_tile * width);
+    if constexpr (Tile::kCluster > 1) {
+        const int share = equal_width(info.tokens, Tile::kCluster);
+        info.token_begin += rank * share;
+        info.tokens = max(0, min(share, info.tokens - rank * share));
+    }
     info.shared_weights = tiles > 1;
     return info;
+}
+
+// Number of signals that complete a token tile of `phase`.
+template <class Tile>
+__device__ __forceinline__ int ready_target(const PhaseParams& phase) {
+    return phase.row_tiles * Tile::kTileWarpgroups * Tile::kCluster;
 }
 
 __device__ __forceinline__ void wait_ready(const int32_t* counter, int target) {

@@ -18,11 +18,15 @@ constexpr int kGatherThreads = 32 * kGatherWarps;
 
 // One 128-byte swizzle atom of K per stage, whatever the element size.
 constexpr int kBlockBytes = 128;
-constexpr int kRows = 64 * kMathWarpgroups;
-constexpr int kWeightStageBytes = kRows * kBlockBytes;
+// Rows of one MMA, and rows that one TMA box brings.
+constexpr int kUnitRows = 64;
+constexpr int kBoxRows = 128;
+constexpr int kBoxBytes = kBoxRows * kBlockBytes;
 
 // Tiles announced ahead of the consumers.
 constexpr int kTileSlots = 4;
+// Claims announced ahead inside a cluster; the ring bounds how far its CTAs drift apart.
+constexpr int kClaimSlots = 16;
 // Tokens that pass through the epilogue's staging buffer at a time.
 constexpr int kStagedTokens = 32;
 constexpr int kStagedRowBytes = 128 + 16;
@@ -30,57 +34,79 @@ constexpr int kStagingBytes = kStagedTokens * kStagedRowBytes;
 
 constexpr int kMaxSharedBytes = 227 * 1024;
 
-// Widths_: the token widths this kernel has code for, ascending; the last one sizes the ring.
-template <int kMaxExperts_, int... Widths_>
+// kUnits_            64-row units that one math warpgroup accumulates
+// kTileWarpgroups_   math warpgroups that share a tile; with 1 they work on alternate tiles, so that the epilogue
+//                    of one overlaps the MMAs of the other
+// kCluster_          CTAs that take neighbouring token ranges of one tile and share its weights by multicast
+// Widths_            token widths with code, ascending; the last one sizes the ring
+template <int kMaxExperts_, int kUnits_, int kTileWarpgroups_, int kCluster_, int... Widths_>
 struct Tile {
     using Widths = std::integer_sequence<int, Widths_...>;
     static constexpr int kMaxExperts = kMaxExperts_;
+    static constexpr int kUnits = kUnits_;
+    static constexpr int kTileWarpgroups = kTileWarpgroups_;
+    static constexpr int kCluster = kCluster_;
+    static constexpr int kRows = kUnitRows * kUnits * kTileWarpgroups;
+    static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
+    static constexpr int kClusterTokens = kTokens * kCluster;
+
+    static constexpr int kWeightStageBytes = kRows * kBlockBytes;
     static constexpr int kTokenStageBytes = kTokens * kBlockBytes;
     static constexpr int kStageBytes = kWeightStageBytes + kTokenStageBytes;
-    static constexpr int kFixedBytes =
-        1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * kStagingBytes + 1024;
+    static constexpr int kFixedBytes = 1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * kStagingBytes + 1024;
     static constexpr int kStages = (kMaxSharedBytes - kFixedBytes) / kStageBytes;
 
     static_assert(((Widths_ % 8 == 0) && ...), "wgmma's N is a multiple of 8");
-    static_assert(kStages >= 3, "the ring must hide the load latency");
+    static_assert(kRows % kBoxRows == 0 && kBoxes % kCluster == 0, "the CTAs of a cluster share a tile's boxes");
+    static_assert(kStages >= 3 && kStages + 3 <= kClaimSlots, "ring depth");
 };
 
-// The widths worth having code for when the widest is kTokens.
-template <int kTokens>
-struct TokenTile;
-template <>
-struct TokenTile<16> {
-    template <int kMaxExperts>
-    using Tile = Tile<kMaxExperts, 8, 16>;
+// The tiles worth having code for, by the tokens that one of them covers.
+template <int kClusterTokens, int kMaxExperts>
+struct TileOf;
+template <int kMaxExperts>
+struct TileOf<16, kMaxExperts> {
+    using type = Tile<kMaxExperts, 2, 1, 1, 8, 16>;
 };
-template <>
-struct TokenTile<64> {
-    template <int kMaxExperts>
-    using Tile = Tile<kMaxExperts, 16, 32, 64>;
+template <int kMaxExperts>
+struct TileOf<64, kMaxExperts> {
+    using type = Tile<kMaxExperts, 2, 1, 1, 16, 32, 64>;
 };
-template <>
-struct TokenTile<128> {
-    template <int kMaxExperts>
-    using Tile = Tile<kMaxExperts, 32, 64, 96, 128>;
+template <int kMaxExperts>
+struct TileOf<128, kMaxExperts> {
+    using type = Tile<kMaxExperts, 2, 1, 1, 32, 64, 96, 128>;
+};
+// Compute-bound: two 256-row CTA tiles over 256 tokens, 256 FLOP per byte read from L2.
+template <int kMaxExperts>
+struct TileOf<256, kMaxExperts> {
+    using type = Tile<kMaxExperts, 2, 2, 2, 32, 64, 96, 128>;
 };
 
-// One unit of work: kRows weight rows of one expert times `tokens` consecutive expert-sorted rows.
+// One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.
 struct TileInfo {
     int phase;  // index of the GEMM phase; kEnd: no work is left
     int expert;
     int row_tile;
-    int token_tile;   // global index over all experts: one readiness counter each
+    int token_tile;   // index over all experts: one readiness counter each
     int token_begin;  // first expert-sorted row
     int tokens;
-    int shared_weights;  // other token tiles read the same weight rows
+    int shared_weights;  // other tiles read the same weight rows
 
     static constexpr int kEnd = -1;
+
+    // The same values, known to the compiler to be equal in all lanes: MMAs must not sit behind branches that it
+    // believes divergent.
+    __device__ __forceinline__ TileInfo warp_uniform() const {
+        const auto first = [](int value) { return __shfl_sync(0xffffffffu, value, 0); };
+        return {first(phase),       first(expert), first(row_tile),      first(token_tile),
+                first(token_begin), first(tokens), first(shared_weights)};
+    }
 };
 
 template <class Tile>
 struct alignas(1024) SharedStorage {
-    uint8_t weights[Tile::kStages][kWeightStageBytes];
+    uint8_t weights[Tile::kStages][Tile::kWeightStageBytes];
     uint8_t tokens[Tile::kStages][Tile::kTokenStageBytes];
     alignas(16) uint8_t staging[kMathWarpgroups][kStagingBytes];
     int row_offsets[Tile::kMaxExperts + 1];
@@ -88,6 +114,8 @@ struct alignas(1024) SharedStorage {
     TileInfo tile[kTileSlots];
     cutlass::arch::ClusterTransactionBarrier full[Tile::kStages];
     cutlass::arch::ClusterBarrier empty[Tile::kStages];
+    int claim[kClaimSlots];
+    cutlass::arch::ClusterTransactionBarrier claim_full[kClaimSlots];
     cutlass::arch::ClusterBarrier tile_full[kTileSlots];
     cutlass::arch::ClusterBarrier tile_empty[kTileSlots];
 };
@@ -102,6 +130,11 @@ struct RingCursor {
             slot = 0;
             phase ^= 1;
         }
+    }
+    __device__ __forceinline__ void advance(int count) {
+        slot += count;
+        phase ^= (slot / kSlots) & 1;
+        slot %= kSlots;
     }
 };
 

@@ -23,7 +23,7 @@ struct WeightMatrix {
     RowOrder order;
 };
 
-inline int row_blocks_per_tile(RowOrder order) {
+inline int row_blocks_per_box(RowOrder order) {
     return order == RowOrder::kPlain ? 16 : order == RowOrder::kHalves ? 8 : 4;
 }
 
