@@ -20,7 +20,7 @@ SIZE = 32
 def _one_expert_per_token(
     hidden: torch.Tensor, gemm1: torch.Tensor, sc: torch.Tensor, s2: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Token t visits expert t with weight 1: element 0 of its row is bf16(s2 * e4m3(sc * sum(hidden * gemm1)))."""
+    """Token t visits expert t with weight 1: its element 0 is bf16(s2 * e4m3(sc * sum(hidden * gemm1)))."""
     count, device = hidden.shape[0], hidden.device
     gemm2 = torch.zeros(count, SIZE, SIZE, device=device)
     gemm2[:, 0, 0] = 1
