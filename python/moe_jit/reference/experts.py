@@ -101,14 +101,14 @@ def fp8_moe(
 
     hidden: [T, H] e4m3. w1: [>= E_local, 2I or I, H] and w2: [>= E_local, H, I] e4m3, in ``weight_layout``.
     sc, sg, s2: fp32 [E_local]. ids: integers [T, k], global; an id that is not local, or repeats an earlier
-    one of its token, has no row. weights: [T, k], used as given. ``local_num_experts`` None means len(w1).
+    one of its token, has no row. weights: [T, k], used as given. ``local_num_experts`` None means len(sc).
 
     ``accumulation`` says which deviation to expect of an implementation; ``matmul`` replaces the exact
     product, for emulating one. Tensors may live on any one device; the result does too.
     """
     kind = ActivationType.parse(activation)
     layout = WeightLayout.parse(weight_layout)
-    num_local = w1.shape[0] if local_num_experts is None else local_num_experts
+    num_local = sc.shape[0] if local_num_experts is None else local_num_experts
     num_tokens, hidden_size = hidden.shape
     pairs, pair_to_row = _sort_pairs(ids, local_expert_offset, num_local)
     pair_weight = weights.double()[pairs.token, pairs.rank]

@@ -187,7 +187,7 @@ def _llama4_ids(x: torch.Tensor) -> torch.Tensor:
 
 def _group_scores(keys: torch.Tensor, groups: _Groups) -> torch.Tensor:
     """Sum in fp32 of the two largest keys of each group: [T, n_group]."""
-    grouped = keys.reshape(keys.shape[0], groups.count, -1)
+    grouped = keys.reshape(keys.shape[0], groups.count, keys.shape[1] // groups.count)
     best = packed_key(grouped).topk(2, dim=2).indices
     pair = grouped.gather(2, best)
     return _canonical_nan(pair[..., 0] + pair[..., 1])
