@@ -1,4 +1,4 @@
-"""Layers of well-known models: real sizes on a GPU, where a few tokens are compared; scaled down on the CPU."""
+"""Layers of well-known models: a few tokens at real sizes on a GPU, scaled down on the CPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ MODELS = {
     "DeepSeek-V3": Model(
         256, 7168, 2048, (448, 128), {"method": 2, "top_k": 8, "n_group": 8, "topk_group": 4, "factor": 2.5}
     ),
-    "Qwen3-30B-A3B": Model(128, 2048, 768, (256, 96), {"method": 4, "top_k": 8}, layout="w1_w3"),
+    "Qwen3-30B-A3B": Model(
+        128,
+        2048,
+        768,
+        (256, 96),
+        {"method": 4, "top_k": 8},
+        layout="w1_w3",
+        num_tokens=(1, 64, 1000, 8192),
+    ),
     "Mixtral-8x7B": Model(8, 4096, 14336, (256, 896), {"method": 1, "top_k": 2}, layout="w3_w1"),
     "Llama4-Maverick": Model(128, 5120, 8192, (320, 512), {"method": 3, "top_k": 1}, scale_input=True),
     "Nemotron": Model(
