@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,7 @@ def main(
         for num_tokens in map(int, tokens.split(",")):
             us = time_layer(layer, num_tokens)
             bound = layer.model.bound_us(num_tokens)
+            print(f"{name} {num_tokens} tokens: {us:.1f} us", file=sys.stderr, flush=True)
             rows.append((name, num_tokens, us, bound, peers.get((name, num_tokens))))
         del layer
         torch.cuda.empty_cache()

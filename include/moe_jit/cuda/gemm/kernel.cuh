@@ -43,15 +43,38 @@ struct GroupedGemm {
         visit<F, Epilogues...>(params.epilogue, phase, f);
     }
 
+    // Warpgroups that work on alternate tiles enter the ring in tile order: a stage's barrier tells only the parity
+    // of its pass, so nobody may wait for a pass that is not the next one.
+    class Turns {
+    public:
+        __device__ explicit Turns(Storage& storage, int group) : storage_(storage), group_(group), phase_(group == 0) {}
+        __device__ __forceinline__ void enter() {
+            if constexpr (Tile::kTurns > 1) storage_.turn[group_].wait(phase_);
+            phase_ ^= 1;
+        }
+        __device__ __forceinline__ void leave() {
+            if constexpr (Tile::kTurns > 1) {
+                if (threadIdx.x % 32 == 0) storage_.turn[(group_ + 1) % Tile::kTurns].arrive();
+            }
+        }
+
+    private:
+        Storage& storage_;
+        int group_;
+        uint32_t phase_;
+    };
+
     template <int kTokens>
     __device__ static void compute_tile(Storage& storage, const Params& params, const TileInfo& info, int warpgroup,
-                                        Ring& ring) {
+                                        Ring& ring, Turns& turns) {
         using Loop = Mainloop<Format, Tile, kTokens>;
         const int first_unit = warpgroup % Tile::kTileWarpgroups * Tile::kUnits;
         typename Loop::Accums acc;
         TileScales scales;
         visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) { scales = epilogue.load(p, info); });
+        turns.enter();
         Loop::run(storage, num_k_blocks(params.phase[info.phase]), first_unit, ring, acc);
+        turns.leave();
         EpilogueContext ctx{info, storage.staging[warpgroup], 0, warpgroup,
                             static_cast<int>(threadIdx.x % kWarpgroupThreads)};
 #pragma unroll
@@ -71,28 +94,29 @@ struct GroupedGemm {
     template <int kWidth, int... kWider>
     __device__ __forceinline__ static void dispatch_width(std::integer_sequence<int, kWidth, kWider...>,
                                                           Storage& storage, const Params& params, const TileInfo& info,
-                                                          int warpgroup, Ring& ring) {
+                                                          int warpgroup, Ring& ring, Turns& turns) {
         if constexpr (sizeof...(kWider) > 0) {
             if (info.tokens > kWidth) {
-                return dispatch_width(std::integer_sequence<int, kWider...>{}, storage, params, info, warpgroup, ring);
+                return dispatch_width(std::integer_sequence<int, kWider...>{}, storage, params, info, warpgroup, ring, turns);
             }
         }
-        compute_tile<kWidth>(storage, params, info, warpgroup, ring);
+        compute_tile<kWidth>(storage, params, info, warpgroup, ring, turns);
     }
 
     // Every math warpgroup reads all announcements and works on those of its turn.
     __device__ static void consume(Storage& storage, const Params& params, int warpgroup) {
-        constexpr int kTurns = kMathWarpgroups / Tile::kTileWarpgroups;
+        const int group = warpgroup / Tile::kTileWarpgroups;
+        Turns turns(storage, group);
         Ring ring;
         RingCursor<kTileSlots> slots;
-        for (int turn = warpgroup / Tile::kTileWarpgroups;; turn = turn == 0 ? kTurns - 1 : turn - 1) {
+        for (int turn = group;; turn = turn == 0 ? Tile::kTurns - 1 : turn - 1) {
             storage.tile_full[slots.slot].wait(slots.phase);
             const TileInfo info = storage.tile[slots.slot].warp_uniform();
             if (threadIdx.x % 32 == 0) storage.tile_empty[slots.slot].arrive();
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
-            if (kTurns == 1 || turn == 0) {
-                dispatch_width(typename Tile::Widths{}, storage, params, info, warpgroup, ring);
+            if (Tile::kTurns == 1 || turn == 0) {
+                dispatch_width(typename Tile::Widths{}, storage, params, info, warpgroup, ring, turns);
             } else {
                 ring.advance(num_k_blocks(params.phase[info.phase]));
             }
@@ -116,6 +140,7 @@ struct GroupedGemm {
             storage.tile_full[s].init(1);
             storage.tile_empty[s].init(kGatherWarps + kMathWarps);
         }
+        for (auto& turn : storage.turn) turn.init(Tile::kTileWarpgroups * 4);
         for (int s = 0; s < kClaimSlots; ++s) storage.claim_full[s].init(1);
         cutlass::arch::fence_barrier_init();
     }

@@ -46,6 +46,7 @@ struct Tile {
     static constexpr int kUnits = kUnits_;
     static constexpr int kTileWarpgroups = kTileWarpgroups_;
     static constexpr int kCluster = kCluster_;
+    static constexpr int kTurns = kMathWarpgroups / kTileWarpgroups;
     static constexpr int kRows = kUnitRows * kUnits * kTileWarpgroups;
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
@@ -116,6 +117,7 @@ struct alignas(1024) SharedStorage {
     cutlass::arch::ClusterBarrier empty[Tile::kStages];
     int claim[kClaimSlots];
     cutlass::arch::ClusterTransactionBarrier claim_full[kClaimSlots];
+    cutlass::arch::ClusterBarrier turn[kMathWarpgroups];
     cutlass::arch::ClusterBarrier tile_full[kTileSlots];
     cutlass::arch::ClusterBarrier tile_empty[kTileSlots];
 };
