@@ -1,6 +1,6 @@
 // Instantiates the expert GEMMs for one activation and one token tile:
 // MOE_JIT_ACTIVATION (functor of moe_jit), MOE_JIT_MAX_LOCAL_EXPERTS, MOE_JIT_TILE_TOKENS.
-#include <moe_jit/cuda/gemm/experts.cuh>
+#include "moe_jit/cuda/gemm/experts.cuh"
 
 namespace moe_jit::cuda {
 

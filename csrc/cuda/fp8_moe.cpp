@@ -1,30 +1,16 @@
 // tvm-ffi entry points of the CUDA module: unpack tensors, carve scratch memory, launch route -> experts ->
 // finalize on the environment's stream. Python has validated every argument.
-#include <moe_jit/cuda/workspace.h>
-#include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/extra/c_env_api.h>
 #include <tvm/ffi/extra/cuda/device_guard.h>
-#include <tvm/ffi/function.h>
+
+#include "moe_jit/cuda/workspace.h"
+#include "moe_jit/ffi/fp8_moe_call.h"
 
 namespace moe_jit::cuda {
 namespace {
 
-using tvm::ffi::Optional;
-using tvm::ffi::TensorView;
-
-template <class T>
-T* data(const TensorView& tensor) {
-    return static_cast<T*>(tensor.data_ptr());
-}
-
-template <class T>
-T* data(const Optional<TensorView>& tensor) {
-    return tensor.has_value() ? data<T>(tensor.value()) : nullptr;
-}
-
-bool is_bf16(const Optional<TensorView>& tensor) {
-    return tensor.has_value() && tensor.value().dtype().code == kDLBfloat;
-}
+using ffi::data;
+using ffi::Fp8MoeCall;
 
 void check(cudaError_t error, const char* stage) {
     if (error != cudaSuccess) {
@@ -34,123 +20,119 @@ void check(cudaError_t error, const char* stage) {
 
 void check_compiled_for(const char* what, int64_t compiled, int64_t called) {
     if (compiled != called) {
-        TVM_FFI_THROW(InternalError) << "module compiled for " << what << ' ' << compiled << ", called with " << called;
+        TVM_FFI_THROW(InternalError) << "module compiled for " << what << ' ' << compiled << ", called with "
+                                     << called;
     }
 }
 
-int multiprocessors(int device) {
+int num_multiprocessors(int device) {
     int count = 0;
     check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "the device query");
     return count;
 }
 
-// Fills the parts of the launch arguments that live in scratch memory.
-void use_workspace(const Workspace& ws, RouteArgs& route, ExpertsArgs& experts) {
-    route.topk_ids = ws.topk_ids;
-    route.row_to_pair = ws.row_to_pair;
-    route.expert_offsets = ws.expert_offsets;
-    route.tile_offsets = ws.tile_offsets;
-    route.counters = ws.counters;
-    route.num_counters = static_cast<int>(ws.num_counters);
-    route.block_counts = ws.route_scratch;
-    experts.row_to_pair = ws.row_to_pair;
-    experts.expert_offsets = ws.expert_offsets;
-    experts.tile_offsets = ws.tile_offsets;
-    experts.counters = ws.counters;
-    experts.intermediate = ws.intermediate;
+LayerShape layer_shape(const Fp8MoeCall& call) {
+    return {call.num_tokens(),  call.num_experts,       call.local_num_experts, call.top_k,
+            call.hidden_size(), call.intermediate_size, call.output.has_value()};
 }
 
-FinalizeArgs finalize_args(const RouteArgs& route, const ExpertsArgs& experts, uint16_t* out) {
-    FinalizeArgs args{};
-    args.rows = experts.rows;
-    args.pair_to_row = route.pair_to_row;
-    args.weights = experts.row_weights ? nullptr : route.topk_weights;
-    args.out = out;
-    args.num_tokens = route.num_tokens;
-    args.top_k = route.top_k;
-    args.hidden_size = experts.hidden_size;
-    args.pdl = route.pdl;
+RouteArgs route_args(const Fp8MoeCall& call, const Workspace& ws) {
+    RouteArgs args{};
+    args.logits = data<const void>(call.routing_logits);
+    args.logits_bf16 = ffi::is_bf16(call.routing_logits);
+    args.bias = data<const void>(call.routing_bias);
+    args.bias_bf16 = ffi::is_bf16(call.routing_bias);
+    args.ids_in = data<const int32_t>(call.topk_ids);
+    args.weights_in = data<const uint16_t>(call.topk_weights);
+    args.num_tokens = static_cast<int>(call.num_tokens());
+    args.num_experts = static_cast<int>(call.num_experts);
+    args.top_k = static_cast<int>(call.top_k);
+    args.n_group = static_cast<int>(call.n_group);
+    args.topk_group = static_cast<int>(call.topk_group);
+    args.scaling_factor = static_cast<float>(call.routed_scaling_factor);
+    args.norm_topk_prob = call.norm_topk_prob;
+    args.local_offset = static_cast<int>(call.local_expert_offset);
+    args.num_local = static_cast<int>(call.local_num_experts);
+    args.tile_tokens = expert_tile_tokens();
+    args.replay = data<int16_t>(call.routing_replay_out);
+    args.topk_ids = ws.topk_ids;
+    args.topk_weights = data<uint16_t>(call.expert_weights);
+    args.pair_to_row = data<int32_t>(call.expanded_idx_to_permuted_idx);
+    args.row_to_pair = ws.row_to_pair;
+    args.expert_offsets = ws.expert_offsets;
+    args.tile_offsets = ws.tile_offsets;
+    args.counters = ws.counters;
+    args.num_counters = static_cast<int>(ws.num_counters);
+    args.block_counts = ws.route_scratch;
+    args.pdl = call.enable_pdl;
     return args;
 }
 
-void launch_layer(const LayerShape& shape, DLDevice device, RouteArgs& route, ExpertsArgs& experts, uint16_t* out) {
+ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws) {
+    ExpertsArgs args{};
+    args.hidden_states = data<const uint8_t>(call.hidden_states);
+    args.gemm1_weights = data<const uint8_t>(call.gemm1_weights);
+    args.gemm2_weights = data<const uint8_t>(call.gemm2_weights);
+    args.linear_scale = data<const float>(call.output1_scales_scalar);
+    args.gate_scale = data<const float>(call.output1_scales_gate_scalar);
+    args.output_scale = data<const float>(call.output2_scales_scalar);
+    args.layout = static_cast<WeightLayout>(call.weight_layout);
+    args.hidden_size = static_cast<int>(call.hidden_size());
+    args.intermediate_size = static_cast<int>(call.intermediate_size);
+    args.num_local = static_cast<int>(call.local_num_experts);
+    args.top_k = static_cast<int>(call.top_k);
+    args.row_to_pair = ws.row_to_pair;
+    args.expert_offsets = ws.expert_offsets;
+    args.tile_offsets = ws.tile_offsets;
+    args.counters = ws.counters;
+    args.row_weights = call.use_routing_scales_on_input ? data<uint16_t>(call.expert_weights) : nullptr;
+    args.intermediate = ws.intermediate;
+    args.rows = call.output.has_value() ? ws.rows : data<uint16_t>(call.gemm2_output);
+    args.num_sms = num_multiprocessors(call.hidden_states.device().device_id);
+    args.pdl = call.enable_pdl;
+    return args;
+}
+
+FinalizeArgs finalize_args(const Fp8MoeCall& call, const Workspace& ws) {
+    FinalizeArgs args{};
+    args.rows = ws.rows;
+    args.pair_to_row = data<int32_t>(call.expanded_idx_to_permuted_idx);
+    args.weights = call.use_routing_scales_on_input ? nullptr : data<uint16_t>(call.expert_weights);
+    args.out = data<uint16_t>(call.output);
+    args.num_tokens = static_cast<int>(call.num_tokens());
+    args.top_k = static_cast<int>(call.top_k);
+    args.hidden_size = static_cast<int>(call.hidden_size());
+    args.pdl = call.enable_pdl;
+    return args;
+}
+
+void fp8_moe(const Fp8MoeCall& call) {
+    check_compiled_for("routing method", compiled_routing_method(), call.routing_method);
+    check_compiled_for("activation type", compiled_activation_type(), call.activation_type);
+    const DLDevice device = call.hidden_states.device();
     tvm::ffi::CUDADeviceGuard guard(device.device_id);
     const auto stream = static_cast<cudaStream_t>(TVMFFIEnvGetStream(device.device_type, device.device_id));
+
+    const LayerShape shape = layer_shape(call);
     const int64_t bytes = Workspace(shape, nullptr).bytes;
     const auto memory =
         tvm::ffi::Tensor::FromEnvAlloc(TVMFFIEnvTensorAlloc, {bytes}, DLDataType{kDLUInt, 8, 1}, device);
     const Workspace ws(shape, static_cast<uint8_t*>(memory.data_ptr()));
-    use_workspace(ws, route, experts);
-    if (out) experts.rows = ws.rows;
-    experts.num_sms = multiprocessors(device.device_id);
-    check(launch_route(route, stream), "routing");
-    check(launch_experts(experts, stream), "the expert GEMMs");
-    if (out) check(launch_finalize(finalize_args(route, experts, out), stream), "finalize");
+
+    check(launch_route(route_args(call, ws), stream), "routing");
+    check(launch_experts(experts_args(call, ws), stream), "the expert GEMMs");
+    if (call.output.has_value()) check(launch_finalize(finalize_args(call, ws), stream), "finalize");
 }
 
-void fp8_moe(Optional<TensorView> logits, Optional<TensorView> bias, Optional<TensorView> topk_ids,
-             Optional<TensorView> topk_weights, TensorView hidden_states, TensorView gemm1_weights,
-             TensorView linear_scale, TensorView gate_scale, TensorView gemm2_weights, TensorView output_scale,
-             Optional<TensorView> output, Optional<TensorView> gemm2_output, TensorView expert_weights,
-             TensorView pair_to_row, Optional<TensorView> replay, int num_experts, int top_k, int n_group,
-             int topk_group, int intermediate_size, int local_offset, int num_local, double routed_scaling_factor,
-             bool norm_topk_prob, bool scale_input, int weight_layout, bool enable_pdl, int routing_method,
-             int activation_type) {
-    check_compiled_for("routing method", compiled_routing_method(), routing_method);
-    check_compiled_for("activation type", compiled_activation_type(), activation_type);
-
-    RouteArgs route{};
-    route.logits = data<const void>(logits);
-    route.logits_bf16 = is_bf16(logits);
-    route.bias = data<const void>(bias);
-    route.bias_bf16 = is_bf16(bias);
-    route.ids_in = data<const int32_t>(topk_ids);
-    route.weights_in = data<const uint16_t>(topk_weights);
-    route.num_tokens = static_cast<int>(hidden_states.size(0));
-    route.num_experts = num_experts;
-    route.top_k = top_k;
-    route.n_group = n_group;
-    route.topk_group = topk_group;
-    route.scaling_factor = static_cast<float>(routed_scaling_factor);
-    route.norm_topk_prob = norm_topk_prob;
-    route.local_offset = local_offset;
-    route.num_local = num_local;
-    route.tile_tokens = expert_tile_tokens();
-    route.replay = data<int16_t>(replay);
-    route.topk_weights = data<uint16_t>(expert_weights);
-    route.pair_to_row = data<int32_t>(pair_to_row);
-    route.pdl = enable_pdl;
-
-    ExpertsArgs experts{};
-    experts.hidden_states = data<const uint8_t>(hidden_states);
-    experts.gemm1_weights = data<const uint8_t>(gemm1_weights);
-    experts.gemm2_weights = data<const uint8_t>(gemm2_weights);
-    experts.linear_scale = data<const float>(linear_scale);
-    experts.gate_scale = data<const float>(gate_scale);
-    experts.output_scale = data<const float>(output_scale);
-    experts.layout = static_cast<WeightLayout>(weight_layout);
-    experts.hidden_size = static_cast<int>(hidden_states.size(1));
-    experts.intermediate_size = intermediate_size;
-    experts.num_local = num_local;
-    experts.top_k = top_k;
-    experts.row_weights = scale_input ? route.topk_weights : nullptr;
-    experts.rows = data<uint16_t>(gemm2_output);
-    experts.pdl = enable_pdl;
-
-    const LayerShape shape{route.num_tokens,    num_experts,       num_local,         top_k,
-                           experts.hidden_size, intermediate_size, output.has_value()};
-    launch_layer(shape, hidden_states.device(), route, experts, data<uint16_t>(output));
-}
-
-int64_t workspace_size(int64_t num_tokens, int64_t num_experts, int64_t num_local, int64_t top_k, int64_t hidden_size,
-                       int64_t intermediate_size, bool do_finalize) {
-    return Workspace({num_tokens, num_experts, num_local, top_k, hidden_size, intermediate_size, do_finalize}, nullptr)
-        .bytes;
+int64_t workspace_size(int64_t num_tokens, int64_t num_experts, int64_t num_local, int64_t top_k,
+                       int64_t hidden_size, int64_t intermediate_size, bool do_finalize) {
+    const LayerShape shape{num_tokens,  num_experts,       num_local,  top_k,
+                           hidden_size, intermediate_size, do_finalize};
+    return Workspace(shape, nullptr).bytes;
 }
 
 }  // namespace
-
-TVM_FFI_DLL_EXPORT_TYPED_FUNC(fp8_moe, fp8_moe);
-TVM_FFI_DLL_EXPORT_TYPED_FUNC(workspace_size, workspace_size);
-
 }  // namespace moe_jit::cuda
+
+MOE_JIT_EXPORT_FP8_MOE(moe_jit::cuda::fp8_moe)
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(workspace_size, moe_jit::cuda::workspace_size)

@@ -1,11 +1,11 @@
 // Scratch memory of one call, carved from a single allocation.
 #pragma once
 
-#include <moe_jit/cuda/gemm/experts.h>
-#include <moe_jit/cuda/launch.h>
-
 #include <algorithm>
 #include <cstdint>
+
+#include "moe_jit/cuda/gemm/experts.h"
+#include "moe_jit/cuda/launch.h"
 
 namespace moe_jit::cuda {
 
@@ -34,12 +34,13 @@ struct Workspace {
         carve(base, tile_offsets, s.num_local + 1);
         carve(base, counters, num_counters);
         carve(base, route_scratch,
-              static_cast<int64_t>(route_scratch_ints(static_cast<int>(s.num_tokens), static_cast<int>(s.num_experts))));
+              static_cast<int64_t>(
+                  route_scratch_ints(static_cast<int>(s.num_tokens), static_cast<int>(s.num_experts))));
         carve(base, intermediate, s.max_rows() * s.intermediate_size);
         carve(base, rows, s.do_finalize ? s.max_rows() * s.hidden_size : 0);
     }
 
-private:
+  private:
     template <class T>
     void carve(uint8_t* base, T*& pointer, int64_t count) {
         constexpr int64_t kAlignment = 256;

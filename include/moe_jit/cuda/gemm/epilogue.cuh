@@ -1,13 +1,15 @@
 // Epilogues of the grouped GEMM: what becomes of one unit's 64 x kTokens accumulators.
 //
-// Accumulator layout of wgmma: a thread holds rows r and r + 8 (r = lane / 4) of its warp's 16-row slab and, in
-// every 8 columns, columns 2c and 2c + 1 (c = lane % 4): acc[4j + 2h + p] = (row r + 8h, column 8j + 2c + p).
+// Accumulator layout of wgmma: a thread holds rows r and r + 8 (r = lane / 4) of its warp's 16-row slab and,
+// in every 8 columns, columns 2c and 2c + 1 (c = lane % 4): acc[4j + 2h + p] = (row r + 8h, column 8j + 2c +
+// p).
 #pragma once
 
-#include <moe_jit/core/activation.h>
-#include <moe_jit/core/numeric.h>
+#include <cute/arch/copy_sm90.hpp>
 
-#include <moe_jit/cuda/gemm/tile.cuh>
+#include "moe_jit/core/activation.h"
+#include "moe_jit/core/numeric.h"
+#include "moe_jit/cuda/gemm/tile.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -39,31 +41,29 @@ struct FeatureSpan {
     int end;
 };
 
-// Transposes through shared memory so that every token row is written in 16-byte pieces.
-// value(j, h, p) is the element of feature[h] and column 8j + column() + p.
-template <int kTokens, int kFeatures, class Element, int kHeld, class Value>
+template <class Element>
+struct StagedRow {
+    static constexpr int kVector = 16 / sizeof(Element);
+    static constexpr int kPitch(int features) { return features + kVector; }
+};
+
+// Transposes through shared memory so that every token row is written in 16-byte pieces. stage(staging, j)
+// writes columns [8j, 8j + 8 * kGroups) to kGroups * 8 staged rows.
+template <int kTokens, int kFeatures, class Element, class Stage>
 __device__ __forceinline__ void store_token_rows(const EpilogueContext& ctx, const FeatureSpan<Element>& span,
-                                                 const int (&feature)[kHeld], Value value) {
-    constexpr int kPitch = kFeatures + 16 / sizeof(Element);
-    constexpr int kChunk = kTokens < kStagedTokens ? kTokens : kStagedTokens;
-    constexpr int kVector = 16 / sizeof(Element);
+                                                 Stage stage) {
+    constexpr int kPitch = StagedRow<Element>::kPitch(kFeatures);
+    constexpr int kVector = StagedRow<Element>::kVector;
     constexpr int kVectors = kFeatures / kVector;
     static_assert(kPitch * sizeof(Element) <= kStagedRowBytes, "staging row too long");
     Element* staging = reinterpret_cast<Element*>(ctx.staging);
 #pragma unroll
-    for (int first = 0; first < kTokens; first += kChunk) {
+    for (int first = 0; first < kTokens; first += kStagedTokens) {
+        constexpr int kChunk = kTokens < kStagedTokens ? kTokens : kStagedTokens;
         if (first >= ctx.info.tokens) break;
-#pragma unroll
-        for (int j = 0; j < kChunk / 8; ++j) {
-#pragma unroll
-            for (int h = 0; h < kHeld; ++h) {
-#pragma unroll
-                for (int p = 0; p < 2; ++p) {
-                    staging[(8 * j + ctx.column() + p) * kPitch + feature[h]] = value(first / 8 + j, h, p);
-                }
-            }
-        }
+        stage(staging, first / 8);
         ctx.sync();
+#pragma unroll
         for (int i = ctx.thread; i < kChunk * kVectors; i += kWarpgroupThreads) {
             const int token = i / kVectors;
             const int offset = i % kVectors * kVector;
@@ -74,6 +74,51 @@ __device__ __forceinline__ void store_token_rows(const EpilogueContext& ctx, con
             }
         }
         ctx.sync();
+    }
+}
+
+// Columns per call of `stage`, in groups of 8.
+template <int kTokens>
+constexpr int kStagedGroups = (kTokens < kStagedTokens ? kTokens : kStagedTokens) / 8;
+
+// Stages single elements: value(j, h, p) is the element of feature[h] and column 8j + column() + p.
+template <int kTokens, int kPitch, int kHeld, class Element, class Value>
+__device__ __forceinline__ void stage_elements(const EpilogueContext& ctx, Element* staging, int first_group,
+                                               const int (&feature)[kHeld], Value value) {
+#pragma unroll
+    for (int j = 0; j < kStagedGroups<kTokens>; ++j) {
+        if (first_group + j >= kTokens / 8) break;
+#pragma unroll
+        for (int h = 0; h < kHeld; ++h) {
+#pragma unroll
+            for (int p = 0; p < 2; ++p) {
+                staging[(8 * j + ctx.column() + p) * kPitch + feature[h]] = value(first_group + j, h, p);
+            }
+        }
+    }
+}
+
+// Stages 16-bit elements with transposing matrix stores: value(j, h) packs columns 8j + column() + {0, 1} of
+// row row() + 8h. Features are rows.
+template <int kTokens, int kPitch, class Value>
+__device__ __forceinline__ void stage_matrices(const EpilogueContext& ctx, uint16_t* staging, int first_group,
+                                               Value value) {
+    const int lane = ctx.thread % 32;
+    // Lanes 8m .. 8m + 7 hold the row addresses of matrix m = 2 * (group) + h.
+    uint16_t* row = staging + (lane / 16 * 8 + lane % 8) * kPitch + ctx.warp() * 16 + lane / 8 % 2 * 8;
+    static_assert(kTokens == 8 || kTokens % 16 == 0, "groups are stored in pairs");
+    if constexpr (kStagedGroups<kTokens> == 1) {
+        row = staging + lane % 8 * kPitch + ctx.warp() * 16 + lane / 8 % 2 * 8;
+        cute::SM90_U16x4_STSM_T::copy(value(first_group, 0), value(first_group, 1),
+                                      *reinterpret_cast<cute::uint128_t*>(row));
+    } else {
+#pragma unroll
+        for (int j = 0; j < kStagedGroups<kTokens>; j += 2) {
+            if (first_group + j >= kTokens / 8) break;
+            cute::SM90_U16x8_STSM_T::copy(value(first_group + j, 0), value(first_group + j, 1),
+                                          value(first_group + j + 1, 0), value(first_group + j + 1, 1),
+                                          *reinterpret_cast<cute::uint128_t*>(row + 8 * j * kPitch));
+        }
     }
 }
 
@@ -120,21 +165,29 @@ struct ActivationQuantize {
                                                  const TileScales& scales, float (&acc)[kTokens / 2]) {
         if (params.row_weights) weigh_rows<kTokens>(params, ctx, acc);
         const FeatureSpan<uint8_t> span{params.out, ctx.unit * kFeatures, params.features};
+        constexpr int kPitch = StagedRow<uint8_t>::kPitch(kFeatures);
         if constexpr (kGated) {
-            // Both layouts keep linear and gate of one feature 8 rows apart; they number the features differently.
+            // Both layouts keep linear and gate of one feature 8 rows apart; they number the features
+            // differently.
             const int feature[1] = {params.shuffled ? ctx.warp() / 2 * 16 + ctx.row() * 2 + ctx.warp() % 2
                                                     : ctx.warp() * 8 + ctx.row()};
-            store_token_rows<kTokens, kFeatures>(ctx, span, feature, [&](int j, int, int p) {
+            const auto value = [&](int j, int, int p) {
                 const float first = acc[4 * j + p], second = acc[4 * j + 2 + p];
                 const float linear = params.gate_first ? second : first;
                 const float gate = params.gate_first ? first : second;
                 return float_to_e4m3(Activation::apply(linear, gate, scales.linear, scales.gate));
+            };
+            store_token_rows<kTokens, kFeatures>(ctx, span, [&](uint8_t* staging, int group) {
+                stage_elements<kTokens, kPitch>(ctx, staging, group, feature, value);
             });
         } else {
             const int feature[2] = {ctx.warp() * 16 + ctx.row(), ctx.warp() * 16 + ctx.row() + 8};
-            store_token_rows<kTokens, kFeatures>(ctx, span, feature, [&](int j, int h, int p) {
-                const float value = acc[4 * j + 2 * h + p];
-                return float_to_e4m3(Activation::apply(value, value, scales.linear, scales.gate));
+            const auto value = [&](int j, int h, int p) {
+                const float sum = acc[4 * j + 2 * h + p];
+                return float_to_e4m3(Activation::apply(sum, sum, scales.linear, scales.gate));
+            };
+            store_token_rows<kTokens, kFeatures>(ctx, span, [&](uint8_t* staging, int group) {
+                stage_elements<kTokens, kPitch>(ctx, staging, group, feature, value);
             });
         }
     }
@@ -158,9 +211,13 @@ struct ScaledRows {
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const TileScales& scales, float (&acc)[kTokens / 2]) {
         const FeatureSpan<uint16_t> span{params.out, ctx.unit * kFeatures, params.features};
-        const int feature[2] = {ctx.warp() * 16 + ctx.row(), ctx.warp() * 16 + ctx.row() + 8};
-        store_token_rows<kTokens, kFeatures>(
-            ctx, span, feature, [&](int j, int h, int p) { return float_to_bf16(scales.linear * acc[4 * j + 2 * h + p]); });
+        const auto value = [&](int j, int h) {
+            const float* pair = acc + 4 * j + 2 * h;
+            return floats_to_bf16x2(scales.linear * pair[0], scales.linear * pair[1]);
+        };
+        store_token_rows<kTokens, kFeatures>(ctx, span, [&](uint16_t* staging, int group) {
+            stage_matrices<kTokens, StagedRow<uint16_t>::kPitch(kFeatures)>(ctx, staging, group, value);
+        });
     }
 };
 

@@ -1,11 +1,10 @@
 // Host side of the expert GEMMs: fills the kernel's parameters and launches it.
 #pragma once
 
-#include <moe_jit/cuda/gemm/experts.h>
-#include <moe_jit/cuda/gemm/weight_map.h>
-
-#include <moe_jit/cuda/gemm/kernel.cuh>
-#include <moe_jit/cuda/pdl.cuh>
+#include "moe_jit/cuda/gemm/experts.h"
+#include "moe_jit/cuda/gemm/kernel.cuh"
+#include "moe_jit/cuda/gemm/weight_map.h"
+#include "moe_jit/cuda/pdl.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -16,7 +15,8 @@ struct Experts {
     using Params = typename Gemm::Params;
 
     static RowOrder gemm1_order(WeightLayout layout) {
-        if (layout == WeightLayout::kShuffled) return Activation::kGated ? RowOrder::kPlain : RowOrder::kShuffled;
+        if (layout == WeightLayout::kShuffled)
+            return Activation::kGated ? RowOrder::kPlain : RowOrder::kShuffled;
         return Activation::kGated ? RowOrder::kHalves : RowOrder::kPlain;
     }
 
@@ -35,11 +35,14 @@ struct Experts {
 
     static cudaError_t fill(Params& params, const ExpertsArgs& a) {
         const int64_t gemm1_rows = (Activation::kGated ? 2 : 1) * static_cast<int64_t>(a.intermediate_size);
-        const WeightMatrix gemm1{a.gemm1_weights, a.num_local, gemm1_rows, a.hidden_size, gemm1_order(a.layout)};
+        const WeightMatrix gemm1{a.gemm1_weights, a.num_local, gemm1_rows, a.hidden_size,
+                                 gemm1_order(a.layout)};
         const WeightMatrix gemm2{a.gemm2_weights, a.num_local, a.hidden_size, a.intermediate_size,
                                  gemm2_order(a.layout)};
-        if (const cudaError_t error = encode_weight_map(&params.weights[0], gemm1); error != cudaSuccess) return error;
-        if (const cudaError_t error = encode_weight_map(&params.weights[1], gemm2); error != cudaSuccess) return error;
+        if (const cudaError_t error = encode_weight_map(&params.weights[0], gemm1); error != cudaSuccess)
+            return error;
+        if (const cudaError_t error = encode_weight_map(&params.weights[1], gemm2); error != cudaSuccess)
+            return error;
         params.phase[0] = phase(gemm1, a.hidden_states);
         params.phase[0].row_ids = a.row_to_pair;
         params.phase[0].pairs_per_token = a.top_k;
@@ -52,7 +55,7 @@ struct Experts {
                                 a.intermediate,
                                 a.intermediate_size,
                                 a.layout == WeightLayout::kShuffled,
-                                a.layout == WeightLayout::kGateLinear};
+                                a.layout == WeightLayout::kGateUp};
         params.epilogue.tail.head = {a.output_scale, a.rows, a.hidden_size};
         return cudaSuccess;
     }
@@ -67,7 +70,8 @@ struct Experts {
             error != cudaSuccess) {
             return error;
         }
-        return cuda::launch(kernel, dim3(args.num_sms / Tile::kCluster * Tile::kCluster), dim3(kThreads), kSharedBytes, stream, args.pdl, params);
+        return cuda::launch(kernel, dim3(args.num_sms / Tile::kCluster * Tile::kCluster), dim3(kThreads),
+                            kSharedBytes, stream, args.pdl, params);
     }
 };
 

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
-namespace moe_jit::cuda {
+#include "moe_jit/core/layout.h"
 
-enum class WeightLayout : int { kShuffled = 0, kLinearGate = 1, kGateLinear = 2 };
+namespace moe_jit::cuda {
 
 struct ExpertsArgs {
     const uint8_t* hidden_states;  // [tokens, hidden_size] e4m3

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cute/arch/mma_sm90_gmma.hpp>
+#include <cute/arch/mma_sm90_gmma_ext.hpp>
 #include <utility>
 
 namespace moe_jit::cuda::gemm {
@@ -21,19 +22,20 @@ __device__ __forceinline__ void fma(uint64_t a, uint64_t b, Accum (&d)[kCount],
 template <int kTokens>
 struct Fp8Atom;
 
-#define MOE_JIT_FP8_ATOM(N)                                                      \
-    template <>                                                                  \
-    struct Fp8Atom<N> {                                                          \
-        using type = cute::SM90::GMMA::MMA_64x##N##x32_F32E4M3E4M3_SS_TN<>;      \
+#define MOE_JIT_FP8_ATOM(N)                                                 \
+    template <>                                                             \
+    struct Fp8Atom<N> {                                                     \
+        using type = cute::SM90::GMMA::MMA_64x##N##x32_F32E4M3E4M3_SS_TN<>; \
     }
 MOE_JIT_FP8_ATOM(8);
 MOE_JIT_FP8_ATOM(16);
 MOE_JIT_FP8_ATOM(32);
 MOE_JIT_FP8_ATOM(64);
 MOE_JIT_FP8_ATOM(96);
+MOE_JIT_FP8_ATOM(112);
 MOE_JIT_FP8_ATOM(128);
-MOE_JIT_FP8_ATOM(192);
-MOE_JIT_FP8_ATOM(256);
+MOE_JIT_FP8_ATOM(144);
+MOE_JIT_FP8_ATOM(160);
 #undef MOE_JIT_FP8_ATOM
 
 // kPromote_: Hopper sums FP8 products in about 14 bits; partial sums leave the tensor core every k-block.

@@ -1,15 +1,15 @@
-// Persistent grouped GEMM over experts, warp-specialised: one producer warpgroup (a weight warp and three token
-// warps) fills a ring of shared-memory stages, two math warpgroups empty it. A launch runs one or more phases;
-// rows that one phase stores are the tokens of the next.
+// Persistent grouped GEMM over experts, warp-specialised: one producer warpgroup (a weight warp and three
+// token warps) fills a ring of shared-memory stages, two math warpgroups empty it. A launch runs one or more
+// phases; rows that one phase stores are the tokens of the next.
 #pragma once
 
 #include <cutlass/arch/reg_reconfig.h>
 
-#include <moe_jit/cuda/gemm/epilogue.cuh>
-#include <moe_jit/cuda/gemm/mainloop.cuh>
-#include <moe_jit/cuda/gemm/producer.cuh>
-#include <moe_jit/cuda/gemm/scheduler.cuh>
-#include <moe_jit/cuda/pdl.cuh>
+#include "moe_jit/cuda/gemm/epilogue.cuh"
+#include "moe_jit/cuda/gemm/mainloop.cuh"
+#include "moe_jit/cuda/gemm/producer.cuh"
+#include "moe_jit/cuda/gemm/scheduler.cuh"
+#include "moe_jit/cuda/pdl.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -43,11 +43,12 @@ struct GroupedGemm {
         visit<F, Epilogues...>(params.epilogue, phase, f);
     }
 
-    // Warpgroups that work on alternate tiles enter the ring in tile order: a stage's barrier tells only the parity
-    // of its pass, so nobody may wait for a pass that is not the next one.
+    // Warpgroups that work on alternate tiles enter the ring in tile order: a stage's barrier tells only the
+    // parity of its pass, so nobody may wait for a pass that is not the next one.
     class Turns {
-    public:
-        __device__ explicit Turns(Storage& storage, int group) : storage_(storage), group_(group), phase_(group == 0) {}
+      public:
+        __device__ explicit Turns(Storage& storage, int group)
+            : storage_(storage), group_(group), phase_(group == 0) {}
         __device__ __forceinline__ void enter() {
             if constexpr (Tile::kTurns > 1) storage_.turn[group_].wait(phase_);
             phase_ ^= 1;
@@ -58,20 +59,21 @@ struct GroupedGemm {
             }
         }
 
-    private:
+      private:
         Storage& storage_;
         int group_;
         uint32_t phase_;
     };
 
     template <int kTokens>
-    __device__ static void compute_tile(Storage& storage, const Params& params, const TileInfo& info, int warpgroup,
-                                        Ring& ring, Turns& turns) {
+    __device__ static void compute_tile(Storage& storage, const Params& params, const TileInfo& info,
+                                        int warpgroup, Ring& ring, Turns& turns) {
         using Loop = Mainloop<Format, Tile, kTokens>;
         const int first_unit = warpgroup % Tile::kTileWarpgroups * Tile::kUnits;
         typename Loop::Accums acc;
         TileScales scales;
-        visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) { scales = epilogue.load(p, info); });
+        visit_epilogue(params, info.phase,
+                       [&](auto epilogue, const auto& p) { scales = epilogue.load(p, info); });
         turns.enter();
         Loop::run(storage, num_k_blocks(params.phase[info.phase]), first_unit, ring, acc);
         turns.leave();
@@ -84,7 +86,8 @@ struct GroupedGemm {
                 decltype(epilogue)::template store<kTokens>(p, ctx, scales, acc[u]);
             });
         }
-        // The last store ended with a warpgroup barrier, so one release publishes the rows of all its threads.
+        // The last store ended with a warpgroup barrier, so one release publishes the rows of all its
+        // threads.
         if (info.phase + 1 < Params::kPhases && ctx.thread == 0) {
             signal_ready(params.schedule.ready + info.token_tile);
         }
@@ -93,11 +96,13 @@ struct GroupedGemm {
     // Runs the narrowest width that holds the tile.
     template <int kWidth, int... kWider>
     __device__ __forceinline__ static void dispatch_width(std::integer_sequence<int, kWidth, kWider...>,
-                                                          Storage& storage, const Params& params, const TileInfo& info,
-                                                          int warpgroup, Ring& ring, Turns& turns) {
+                                                          Storage& storage, const Params& params,
+                                                          const TileInfo& info, int warpgroup, Ring& ring,
+                                                          Turns& turns) {
         if constexpr (sizeof...(kWider) > 0) {
             if (info.tokens > kWidth) {
-                return dispatch_width(std::integer_sequence<int, kWider...>{}, storage, params, info, warpgroup, ring, turns);
+                return dispatch_width(std::integer_sequence<int, kWider...>{}, storage, params, info,
+                                      warpgroup, ring, turns);
             }
         }
         compute_tile<kWidth>(storage, params, info, warpgroup, ring, turns);
@@ -123,9 +128,9 @@ struct GroupedGemm {
         }
     }
 
-    __device__ static void produce(Storage& storage, const Params& params) {
+    __device__ static void produce(Storage& storage, const Params& params, int first_claim) {
         if (threadIdx.x < 32) {
-            WeightProducer<Tile, Params>::run(storage, params);
+            WeightProducer<Tile, Params>::run(storage, params, first_claim);
         } else {
             TokenProducer<Tile, Params>::run(storage, params, threadIdx.x - 32);
         }
@@ -145,9 +150,10 @@ struct GroupedGemm {
         cutlass::arch::fence_barrier_init();
     }
 
-private:
+  private:
     template <class F, class Head, class... Tail>
-    __device__ __forceinline__ static void visit(const EpilogueParams<Head, Tail...>& params, int phase, F& f) {
+    __device__ __forceinline__ static void visit(const EpilogueParams<Head, Tail...>& params, int phase,
+                                                 F& f) {
         if constexpr (sizeof...(Tail) > 0) {
             if (phase > 0) return visit<F, Tail...>(params.tail, phase - 1, f);
         }
@@ -175,19 +181,21 @@ __global__ void __cluster_dims__(Gemm::Tile::kCluster, 1, 1) __launch_bounds__(k
     auto& storage = *reinterpret_cast<typename Gemm::Storage*>(shared);
 
     if (threadIdx.x == 0) {
-        for (const CUtensorMap& map : params.weights) cute::prefetch_tma_descriptor(
-            reinterpret_cast<const cute::TmaDescriptor*>(&map));
+        for (const CUtensorMap& map : params.weights)
+            cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&map));
         Gemm::init_barriers(storage);
     }
     let_dependents_start();
     wait_for_predecessors();
+    // The first claim travels together with the schedule.
+    const int first_claim = threadIdx.x == 0 ? claim_tile<typename Gemm::Tile>(params.schedule.next_tile) : 0;
     load_schedule(storage, params.schedule);
     sync_cluster<Gemm::Tile::kCluster>();
 
     const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroupThreads, 0);
     if (warpgroup == 0) {
         cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
-        Gemm::produce(storage, params);
+        Gemm::produce(storage, params, first_claim);
     } else {
         cutlass::arch::warpgroup_reg_alloc<kMathRegisters>();
         Gemm::consume(storage, params, warpgroup - 1);

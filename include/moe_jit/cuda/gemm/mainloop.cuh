@@ -3,8 +3,8 @@
 
 #include <cute/arch/util.hpp>
 
-#include <moe_jit/cuda/gemm/format.cuh>
-#include <moe_jit/cuda/gemm/tile.cuh>
+#include "moe_jit/cuda/gemm/format.cuh"
+#include "moe_jit/cuda/gemm/tile.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -18,7 +18,9 @@ __device__ __forceinline__ uint64_t operand_descriptor(const void* shared) {
 }
 
 // cp.async writes through the generic proxy; the tensor core reads shared memory through the async proxy.
-__device__ __forceinline__ void fence_gathered_tokens() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void fence_gathered_tokens() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 template <class Format, class Tile, int kTokens>
 struct Mainloop {
@@ -43,7 +45,8 @@ struct Mainloop {
     template <int kCount>
     __device__ __forceinline__ static void issue(Storage& storage, int slot, int first_unit,
                                                  Accum (&d)[kCount][kAccums], bool accumulate) {
-        const uint64_t weights = operand_descriptor(storage.weights[slot] + first_unit * kUnitRows * kBlockBytes);
+        const uint64_t weights =
+            operand_descriptor(storage.weights[slot] + first_unit * kUnitRows * kBlockBytes);
         const uint64_t tokens = operand_descriptor(storage.tokens[slot]);
         fence(d);
         cute::warpgroup_arrive();
@@ -52,8 +55,8 @@ struct Mainloop {
             const int step = k * (Format::kMmaBytes >> 4);
 #pragma unroll
             for (int u = 0; u < kCount; ++u) {
-                Format::template mma<kTokens>(weights + step + u * (kUnitRows * kBlockBytes >> 4), tokens + step, d[u],
-                                              accumulate || k > 0);
+                Format::template mma<kTokens>(weights + step + u * (kUnitRows * kBlockBytes >> 4),
+                                              tokens + step, d[u], accumulate || k > 0);
             }
         }
         cute::warpgroup_commit_batch();
@@ -82,34 +85,38 @@ struct Mainloop {
         }
     }
 
-    // Partial sums leave the tensor core after every stage and are added in fp32.
-    __device__ __forceinline__ static void promoted(Storage& storage, int k_blocks, int first_unit, Ring& ring,
-                                                    Accums& acc) {
-        // As many units at a time as registers allow.
-        constexpr int kAtOnce = kUnits * kAccums <= 64 ? kUnits : 1;
-        clear(acc);
+    // Partial sums leave the tensor core after every stage and are added in fp32: one unit while the next one
+    // is being multiplied, where registers hold the partial sums of all units.
+    static constexpr bool kOverlapped = 2 * kUnits * kAccums <= 192;
+
+    __device__ __forceinline__ static void promoted(Storage& storage, int k_blocks, int first_unit,
+                                                    Ring& ring, Accums& acc) {
+        constexpr int kInFlight = kOverlapped ? kUnits : 1;
+        static_assert(kUnits == 2, "at most one unit in flight behind the one being added");
         for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
+            Accum part[kInFlight][1][kAccums];
             wait_stage(storage, ring);
-#pragma unroll
-            for (int u = 0; u < kUnits; u += kAtOnce) {
-                Accum part[kAtOnce][kAccums];
-                issue(storage, ring.slot, first_unit + u, part, false);
-                cute::warpgroup_wait<0>();
-                fence(part);
-                if (u + kAtOnce == kUnits) release(storage, ring.slot);
-#pragma unroll
-                for (int v = 0; v < kAtOnce; ++v) {
-#pragma unroll
-                    for (int i = 0; i < kAccums; ++i) acc[u + v][i] += part[v][i];
-                }
-            }
+            issue(storage, ring.slot, first_unit, part[0], false);
+            if constexpr (kOverlapped) issue(storage, ring.slot, first_unit + 1, part[1], false);
+            cute::warpgroup_wait<kInFlight - 1>();
+            fence(part[0]);
+            add(acc[0], part[0][0]);
+            if constexpr (!kOverlapped) issue(storage, ring.slot, first_unit + 1, part[0], false);
+            cute::warpgroup_wait<0>();
+            fence(part[kInFlight - 1]);
+            release(storage, ring.slot);
+            add(acc[1], part[kInFlight - 1][0]);
         }
+    }
+
+    __device__ __forceinline__ static void add(Accum (&acc)[kAccums], const Accum (&part)[kAccums]) {
+#pragma unroll
+        for (int i = 0; i < kAccums; ++i) acc[i] += part[i];
     }
 
     // The tensor core keeps the running sums; one stage stays in flight.
     __device__ __forceinline__ static void direct(Storage& storage, int k_blocks, int first_unit, Ring& ring,
                                                   Accums& acc) {
-        clear(acc);
         int previous = ring.slot;
         for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
             wait_stage(storage, ring);
@@ -126,6 +133,7 @@ struct Mainloop {
 
     __device__ __forceinline__ static void run(Storage& storage, int k_blocks, int first_unit, Ring& ring,
                                                Accums& acc) {
+        clear(acc);
         if constexpr (Format::kPromote) {
             promoted(storage, k_blocks, first_unit, ring, acc);
         } else {

@@ -3,13 +3,11 @@
 // while token rows of the next phase are still being computed.
 #pragma once
 
-#include <cute/arch/cluster_sm90.hpp>
 #include <cute/arch/copy_sm90_tma.hpp>
 
-#include <moe_jit/cuda/gemm/params.h>
-
-#include <moe_jit/cuda/gemm/scheduler.cuh>
-#include <moe_jit/cuda/gemm/tile.cuh>
+#include "moe_jit/cuda/gemm/params.h"
+#include "moe_jit/cuda/gemm/scheduler.cuh"
+#include "moe_jit/cuda/gemm/tile.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -26,9 +24,10 @@ __device__ __forceinline__ void send_claim(int* slot, uint64_t* barrier, int cla
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
                  : "=r"(remote_barrier)
                  : "r"(cute::cast_smem_ptr_to_uint(barrier)), "r"(rank));
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.s32 [%0], %1, [%2];" ::"r"(remote_slot),
-                 "r"(claim), "r"(remote_barrier)
-                 : "memory");
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.s32 [%0], %1, [%2];" ::"r"(remote_slot),
+        "r"(claim), "r"(remote_barrier)
+        : "memory");
 }
 
 template <class Tile, class Params>
@@ -42,18 +41,17 @@ struct WeightProducer {
         Storage& storage;
         int32_t* counter;
         int rank;
-        Claims slots;
-        int next = 0;
+        int next;
+        Claims slots{};
 
-        __device__ __forceinline__ void prefetch() {
-            if (rank == 0) next = atomicAdd(counter, 1);
-        }
+        __device__ __forceinline__ void prefetch() { next = claim_tile<Tile>(counter); }
         __device__ __forceinline__ int take() {
             if constexpr (Tile::kCluster > 1) {
                 auto& barrier = storage.claim_full[slots.slot];
                 if (rank == 0) {
                     for (int peer = 1; peer < Tile::kCluster; ++peer) {
-                        send_claim(&storage.claim[slots.slot], reinterpret_cast<uint64_t*>(&barrier), next, peer);
+                        send_claim(&storage.claim[slots.slot], reinterpret_cast<uint64_t*>(&barrier), next,
+                                   peer);
                     }
                 } else {
                     barrier.arrive_and_expect_tx(sizeof(int));
@@ -66,15 +64,16 @@ struct WeightProducer {
         }
     };
 
-    __device__ __forceinline__ static void load_box(Storage& storage, const Params& params, const TileInfo& info,
-                                                    int slot, int box, int k_offset, uint64_t hint) {
+    __device__ __forceinline__ static void load_box(Storage& storage, const Params& params,
+                                                    const TileInfo& info, int slot, int box, int k_offset,
+                                                    uint64_t hint) {
         const int block = (info.row_tile * Tile::kBoxes + box) * params.phase[info.phase].blocks_per_box;
         const CUtensorMap* map = &params.weights[info.phase];
         auto* barrier = reinterpret_cast<uint64_t*>(&storage.full[slot]);
         void* target = storage.weights[slot] + box * kBoxBytes;
         if constexpr (Tile::kCluster > 1) {
-            cute::SM90_TMA_LOAD_MULTICAST_5D::copy(map, barrier, (1 << Tile::kCluster) - 1, hint, target, k_offset, 0,
-                                                   0, block, info.expert);
+            cute::SM90_TMA_LOAD_MULTICAST_5D::copy(map, barrier, (1 << Tile::kCluster) - 1, hint, target,
+                                                   k_offset, 0, 0, block, info.expert);
         } else {
             cute::SM90_TMA_LOAD_5D::copy(map, barrier, hint, target, k_offset, 0, 0, block, info.expert);
         }
@@ -83,8 +82,9 @@ struct WeightProducer {
     __device__ static void stream_tile(Storage& storage, const Params& params, const TileInfo& info, int rank,
                                        Ring& ring) {
         // A weight byte that only one tile needs should not displace token rows from L2.
-        const uint64_t hint = static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
-                                                                        : cute::TMA::CacheHintSm90::EVICT_FIRST);
+        const uint64_t hint =
+            static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
+                                                      : cute::TMA::CacheHintSm90::EVICT_FIRST);
         const int k_blocks = num_k_blocks(params.phase[info.phase]);
         for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
             storage.empty[ring.slot].wait(ring.phase ^ 1);
@@ -97,13 +97,12 @@ struct WeightProducer {
     }
 
     // The whole warp decodes; lane 0 claims, announces the tile and streams it.
-    __device__ static void run(Storage& storage, const Params& params) {
-        const int rank = Tile::kCluster > 1 ? static_cast<int>(cute::block_rank_in_cluster()) : 0;
+    __device__ static void run(Storage& storage, const Params& params, int first_claim) {
+        const int rank = cluster_rank<Tile>();
         const bool elected = threadIdx.x % 32 == 0;
         Ring ring;
         RingCursor<kTileSlots> slots;
-        Claimer claimer{storage, params.schedule.next_tile, rank};
-        if (elected) claimer.prefetch();
+        Claimer claimer{storage, params.schedule.next_tile, rank, first_claim};
         while (true) {
             const int claim = elected ? claimer.take() : 0;
             const TileInfo info =
@@ -126,7 +125,8 @@ struct WeightProducer {
 
 // 16-byte asynchronous copy that zero-fills when `valid` is false.
 __device__ __forceinline__ void copy_async_16(uint32_t shared, const void* global, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+                 "r"(valid ? 16 : 0)
                  : "memory");
 }
 
@@ -143,8 +143,8 @@ struct TokenProducer {
     static constexpr uint32_t kNoRow = ~0u;
 
     // Copy i of thread t moves chunk t % 8 of row t / 8 + i * kRowStep. Sources are offsets in 16-byte units.
-    __device__ static void locate_rows(uint32_t (&source)[kCopies], const PhaseParams& phase, const TileInfo& info,
-                                       int thread) {
+    __device__ static void locate_rows(uint32_t (&source)[kCopies], const PhaseParams& phase,
+                                       const TileInfo& info, int thread) {
 #pragma unroll
         for (int i = 0; i < kCopies; ++i) {
             const int row = thread / 8 + i * kRowStep;
@@ -157,8 +157,8 @@ struct TokenProducer {
         }
     }
 
-    __device__ static void gather_tile(Storage& storage, const PhaseParams& phase, const TileInfo& info, int thread,
-                                       Ring& ring) {
+    __device__ static void gather_tile(Storage& storage, const PhaseParams& phase, const TileInfo& info,
+                                       int thread, Ring& ring) {
         static_assert(kRowStep % 8 == 4, "the swizzle below alternates between two chunks");
         uint32_t source[kCopies];
         locate_rows(source, phase, info, thread);
@@ -179,7 +179,8 @@ struct TokenProducer {
                     copy_async_16(stage + swizzled + i * kRowStep * kBlockBytes, block + source[i], in_k);
                 }
             }
-            cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t const*>(&storage.full[ring.slot]));
+            cutlass::arch::cpasync_barrier_arrive_noinc(
+                reinterpret_cast<uint64_t const*>(&storage.full[ring.slot]));
         }
     }
 

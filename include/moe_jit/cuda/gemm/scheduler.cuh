@@ -5,11 +5,23 @@
 // p - 1, which all come earlier in the order: progress needs no co-residency of CTAs.
 #pragma once
 
-#include <moe_jit/cuda/gemm/params.h>
+#include <cute/arch/cluster_sm90.hpp>
 
-#include <moe_jit/cuda/gemm/tile.cuh>
+#include "moe_jit/cuda/gemm/params.h"
+#include "moe_jit/cuda/gemm/tile.cuh"
 
 namespace moe_jit::cuda::gemm {
+
+template <class Tile>
+__device__ __forceinline__ int cluster_rank() {
+    return Tile::kCluster > 1 ? static_cast<int>(cute::block_rank_in_cluster()) : 0;
+}
+
+// Claims the next tile for a whole cluster; its other CTAs are told by the leader.
+template <class Tile>
+__device__ __forceinline__ int claim_tile(int32_t* counter) {
+    return cluster_rank<Tile>() == 0 ? atomicAdd(counter, 1) : 0;
+}
 
 // Copies the prefix sums to shared memory; all kThreads threads take part. Ends without a barrier.
 template <class Storage>
@@ -44,8 +56,8 @@ __device__ __forceinline__ int equal_width(int rows, int tiles) {
 
 // CTA `rank`'s part of tile `id` of the global order; a whole warp takes part.
 template <class Tile, class Params>
-__device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& storage, const Params& params, int id,
-                                                int rank) {
+__device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& storage, const Params& params,
+                                                int id, int rank) {
     const int num_experts = params.schedule.num_experts;
     const int token_tiles = storage.tile_offsets[num_experts];
     TileInfo info{};

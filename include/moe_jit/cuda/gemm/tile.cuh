@@ -2,9 +2,10 @@
 // Weights are the M operand ("swap-AB"): a tile is kRows weight rows by up to kTokens token rows.
 #pragma once
 
+#include <cutlass/arch/barrier.h>
+
 #include <algorithm>
 #include <cstdint>
-#include <cutlass/arch/barrier.h>
 #include <utility>
 
 namespace moe_jit::cuda::gemm {
@@ -35,7 +36,8 @@ constexpr int kStagingBytes = kStagedTokens * kStagedRowBytes;
 constexpr int kMaxSharedBytes = 227 * 1024;
 
 // kUnits_            64-row units that one math warpgroup accumulates
-// kTileWarpgroups_   math warpgroups that share a tile; with 1 they work on alternate tiles, so that the epilogue
+// kTileWarpgroups_   math warpgroups that share a tile; with 1 they work on alternate tiles, so that the
+// epilogue
 //                    of one overlaps the MMAs of the other
 // kCluster_          CTAs that take neighbouring token ranges of one tile and share its weights by multicast
 // Widths_            token widths with code, ascending; the last one sizes the ring
@@ -55,11 +57,13 @@ struct Tile {
     static constexpr int kWeightStageBytes = kRows * kBlockBytes;
     static constexpr int kTokenStageBytes = kTokens * kBlockBytes;
     static constexpr int kStageBytes = kWeightStageBytes + kTokenStageBytes;
-    static constexpr int kFixedBytes = 1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * kStagingBytes + 1024;
+    static constexpr int kFixedBytes =
+        1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * kStagingBytes + 1024;
     static constexpr int kStages = (kMaxSharedBytes - kFixedBytes) / kStageBytes;
 
     static_assert(((Widths_ % 8 == 0) && ...), "wgmma's N is a multiple of 8");
-    static_assert(kRows % kBoxRows == 0 && kBoxes % kCluster == 0, "the CTAs of a cluster share a tile's boxes");
+    static_assert(kRows % kBoxRows == 0 && kBoxes % kCluster == 0,
+                  "the CTAs of a cluster share a tile's boxes");
     static_assert(kStages >= 3 && kStages + 3 <= kClaimSlots, "ring depth");
 };
 
@@ -78,10 +82,10 @@ template <int kMaxExperts>
 struct TileOf<128, kMaxExperts> {
     using type = Tile<kMaxExperts, 2, 1, 1, 32, 64, 96, 128>;
 };
-// Compute-bound: two 256-row CTA tiles over 256 tokens, 256 FLOP per byte read from L2.
+// Compute-bound: two 256-row CTA tiles side by side, about 280 FLOP per byte read from L2.
 template <int kMaxExperts>
-struct TileOf<256, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 2, 2, 32, 64, 96, 128>;
+struct TileOf<320, kMaxExperts> {
+    using type = Tile<kMaxExperts, 2, 2, 2, 32, 64, 96, 112, 128, 144, 160>;
 };
 
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.
@@ -96,8 +100,8 @@ struct TileInfo {
 
     static constexpr int kEnd = -1;
 
-    // The same values, known to the compiler to be equal in all lanes: MMAs must not sit behind branches that it
-    // believes divergent.
+    // The same values, known to the compiler to be equal in all lanes: MMAs must not sit behind branches that
+    // it believes divergent.
     __device__ __forceinline__ TileInfo warp_uniform() const {
         const auto first = [](int value) { return __shfl_sync(0xffffffffu, value, 0); };
         return {first(phase),       first(expert), first(row_tile),      first(token_tile),

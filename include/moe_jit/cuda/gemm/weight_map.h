@@ -1,6 +1,6 @@
-// Tensor maps over weight matrices [experts, rows, k_bytes]. Every map has five dimensions (K bytes, two ways of
-// walking rows inside a block, row block, expert), so that one TMA instruction serves all layouts and rows arrive
-// in shared memory in the order the epilogue wants:
+// Tensor maps over weight matrices [experts, rows, k_bytes]. Every map has five dimensions (K bytes, two ways
+// of walking rows inside a block, row block, expert), so that one TMA instruction serves all layouts and rows
+// arrive in shared memory in the order the epilogue wants:
 //   plain rows        row, row + 1, ...
 //   gate/up halves    8 rows of the first half, then the same 8 rows of the second half, ...
 //   FlashInfer's 32-row shuffle undone: position 8 * (r % 4) + r / 4 of a block holds row r
@@ -51,17 +51,21 @@ inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w) {
         cuuint64_t stride[4];
         cuuint32_t box[5];
     };
-    const Walk walk = w.order == RowOrder::kPlain
-                          ? Walk{{k, 8, 1, rows / 8, experts}, {ld, 8 * ld, 8 * ld, rows * ld}, {kBlockBytes, 8, 1, 16, 1}}
-                      : w.order == RowOrder::kHalves
-                          ? Walk{{k, 8, 2, rows / 16, experts}, {ld, rows / 2 * ld, 8 * ld, rows * ld}, {kBlockBytes, 8, 2, 8, 1}}
-                          : Walk{{k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, rows * ld}, {kBlockBytes, 4, 8, 4, 1}};
+    const Walk walk =
+        w.order == RowOrder::kPlain
+            ? Walk{{k, 8, 1, rows / 8, experts}, {ld, 8 * ld, 8 * ld, rows * ld}, {kBlockBytes, 8, 1, 16, 1}}
+        : w.order == RowOrder::kHalves
+            ? Walk{{k, 8, 2, rows / 16, experts},
+                   {ld, rows / 2 * ld, 8 * ld, rows * ld},
+                   {kBlockBytes, 8, 2, 8, 1}}
+            : Walk{
+                  {k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, rows * ld}, {kBlockBytes, 4, 8, 4, 1}};
     const cuuint32_t element_strides[5] = {1, 1, 1, 1, 1};
     // 256-byte promotion costs 3-5 % when streaming large matrices from HBM; 128 bytes is one box row.
-    const CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(w.data), walk.dim,
-                                   walk.stride, walk.box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                   CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-                                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult result =
+        encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(w.data), walk.dim, walk.stride,
+               walk.box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
