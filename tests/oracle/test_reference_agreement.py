@@ -1,13 +1,15 @@
 """Mutation tests of the acceptance criterion: it accepts emulated hardware and rejects every mistake.
 
-"fp32" stands for the CPU backend, "hopper" for FP8 tensor cores. A mutant is computed with the same
-emulated accumulation as the honest result, so that it has the legitimate deviations on top of its mistake.
+"fp32" stands for the CPU backend, "hopper" and "hopper fast" for FP8 tensor cores with and without promotion.
+A mutant is computed with the same emulated accumulation as the honest result, so that it has the legitimate
+deviations on top of its mistake.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from moe_jit import layouts
 from moe_jit.reference import (
     FP32,
     HOPPER_FP8,
+    HOPPER_FP8_FAST,
     Accumulation,
     compare_output,
     compare_routing,
@@ -28,7 +31,12 @@ from moe_jit.reference import (
 )
 from moe_jit.reference.rounding import e4m3_step, round_bf16
 
-EMULATED = {"fp32": (FP32, fp32_matmul), "hopper": (HOPPER_FP8, hopper_matmul)}
+EMULATED = {
+    "fp32": (FP32, fp32_matmul),
+    "hopper": (HOPPER_FP8, hopper_matmul),
+    "hopper fast": (HOPPER_FP8_FAST, partial(hopper_matmul, promote=1 << 30)),
+}
+LOADS = {"dense load": (48, 4, 2, 256, 128), "sparse load": (64, 16, 4, 128, 96)}
 SHAPES = {  # num_tokens, num_experts, top_k, hidden_size, intermediate_size
     "one token": (1, 8, 2, 512, 256),
     "dense": (12, 4, 2, 256, 128),
@@ -58,7 +66,7 @@ class Case:
 def make_case(emulated: str, shape: str = "dense", activation: int = 3, layout: str = "shuffled") -> Case:
     seed = fresh_seed()
     gen = generator(seed, "cpu")
-    num_tokens, num_experts, top_k, hidden_size, intermediate_size = SHAPES[shape]
+    num_tokens, num_experts, top_k, hidden_size, intermediate_size = (SHAPES | LOADS)[shape]
     layer = random_layer(
         gen,
         num_experts=num_experts,
@@ -95,7 +103,7 @@ def test_expected_deviation_is_small(emulated):
     case = make_case(emulated)
     agreement = compare_output(case.output(), case.reference()).check(f"seed {case.seed}")
     assert agreement.relative_l2 < agreement.expected_relative_l2 * 1.5
-    assert agreement.expected_relative_l2 < {"fp32": 0.004, "hopper": 0.008}[emulated]
+    assert agreement.expected_relative_l2 < {"fp32": 0.004, "hopper": 0.01, "hopper fast": 0.015}[emulated]
 
 
 def scaled(name: str, factor: float = 1.02, expert: int | None = None) -> Callable[[Case], dict]:
@@ -139,7 +147,7 @@ def dropped_expert(case: Case) -> dict:
 
 def dropped_pair(case: Case) -> dict:
     ids = case.arguments["ids"].clone()
-    ids[-1, -1] = -1
+    ids[-1, 0] = -1
     return {"ids": ids}
 
 
@@ -210,7 +218,7 @@ def test_scale_errors_are_rejected_for_every_activation(emulated, activation, sc
 @pytest.mark.parametrize("scale", ["sc", "s2"])
 def test_a_scale_error_of_one_expert_is_rejected(emulated, scale):
     """Diluted by the other experts of its tokens, it is small in the output but whole in its alpha."""
-    for shape, factor in (("dense", 1.03), ("sparse", 1.06)):
+    for shape, factor in (("dense load", 1.03), ("sparse load", 1.05)):
         case = make_case(emulated, shape)
         result = case.result(**scaled(scale, factor, busiest(case))(case))
         reference = case.reference()

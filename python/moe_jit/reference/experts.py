@@ -30,12 +30,17 @@ def exact_matmul(activations: torch.Tensor, weights: torch.Tensor) -> torch.Tens
 class Accumulation:
     """Expected error of one accumulator of an implementation.
 
-    relative_rms: root mean square error of sum_i x_i * w_i as a fraction of |x| * |w| / sqrt(K), the size
-    such a sum has for unrelated x and w.
+    relative_rms: root mean square error of a sum of K products x_i * w_i as a fraction of |x| * |w| / sqrt(K)
+    (the size of such a sum for unrelated x and w); times sqrt(K) if it ``grows``.
     """
 
     name: str
     relative_rms: float
+    grows: bool = False
+
+    def error(self, terms: int) -> float:
+        """The fraction for sums of ``terms`` products."""
+        return self.relative_rms * (math.sqrt(terms) if self.grows else 1.0)
 
 
 FP32 = Accumulation("fp32", 5e-7)
@@ -43,6 +48,9 @@ FP32 = Accumulation("fp32", 5e-7)
 
 HOPPER_FP8 = Accumulation("hopper fp8", 2e-4)
 """FP8 wgmma: 13 fraction bits below the largest of 32 products and the sum, promoted every 128 of K."""
+
+HOPPER_FP8_FAST = Accumulation("hopper fp8, fast accumulation", 3e-5, grows=True)
+"""The same without promotion: each of the K / 32 running sums is truncated."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ def fp8_moe(
         result = scale * matmul(quantised, second)
         rows[mine] = round_bf16(result)
         flip_energy, largest = _flips(value, quantised, deviation, (second * second).sum(dim=0))
-        noise = accumulation.relative_rms**2 * (second * second).sum() / second.shape[1]
+        noise = accumulation.error(intermediate_size) ** 2 * (second * second).sum() / intermediate_size
         propagated = flip_energy + noise * (quantised * quantised).sum(dim=1)
         variance[mine] = scale**2 * propagated + (bf16_ulp(result) ** 2).sum(dim=1) / 6
         flip[mine] = scale**2 * largest
@@ -196,7 +204,8 @@ def _intermediate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Value before its rounding to e4m3, and the expected error of an implementation's value."""
     accumulators = matmul(x, first)
-    error = accumulation.relative_rms * x.norm(dim=1)[:, None] * first.norm(dim=1) / math.sqrt(x.shape[1])
+    size = x.norm(dim=1)[:, None] * first.norm(dim=1) / math.sqrt(x.shape[1])
+    error = accumulation.error(x.shape[1]) * size
     if input_scale is not None:
         accumulators, error = accumulators * input_scale, error * input_scale.abs()
     linear, *gate = accumulators.chunk(2, dim=1) if kind.is_gated else (accumulators,)
