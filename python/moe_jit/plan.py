@@ -14,7 +14,7 @@ from .jit import ModuleSpec, Unit
 from .problem import MoEProblem
 
 # Token tiles with compiled code, see include/moe_jit/cuda/gemm/tile.cuh.
-TILE_TOKENS = (16, 64, 128, 320)
+TILE_TOKENS = (8, 16, 64, 128, 320)
 _EXPERT_TIERS = (32, 64, 128, 256, 512, 1024, 2048)
 _LOCAL_EXPERT_TIERS = (512, 2048)
 

@@ -27,7 +27,7 @@ struct Experts {
     static PhaseParams phase(const WeightMatrix& weights, const uint8_t* tokens) {
         PhaseParams p{};
         p.row_tiles = static_cast<int>((weights.rows + Tile::kRows - 1) / Tile::kRows);
-        p.blocks_per_box = row_blocks_per_box(weights.order);
+        p.blocks_per_box = Tile::kBoxRows / rows_per_block(weights.order);
         p.k_bytes = static_cast<int>(weights.k_bytes);
         p.tokens = tokens;
         return p;
@@ -39,9 +39,11 @@ struct Experts {
                                  gemm1_order(a.layout)};
         const WeightMatrix gemm2{a.gemm2_weights, a.num_local, a.hidden_size, a.intermediate_size,
                                  gemm2_order(a.layout)};
-        if (const cudaError_t error = encode_weight_map(&params.weights[0], gemm1); error != cudaSuccess)
+        if (const cudaError_t error = encode_weight_map(&params.weights[0], gemm1, Tile::kBoxRows);
+            error != cudaSuccess)
             return error;
-        if (const cudaError_t error = encode_weight_map(&params.weights[1], gemm2); error != cudaSuccess)
+        if (const cudaError_t error = encode_weight_map(&params.weights[1], gemm2, Tile::kBoxRows);
+            error != cudaSuccess)
             return error;
         params.phase[0] = phase(gemm1, a.hidden_states);
         params.phase[0].row_ids = a.row_to_pair;

@@ -92,20 +92,23 @@ struct Mainloop {
     __device__ __forceinline__ static void promoted(Storage& storage, int k_blocks, int first_unit,
                                                     Ring& ring, Accums& acc) {
         constexpr int kInFlight = kOverlapped ? kUnits : 1;
-        static_assert(kUnits == 2, "at most one unit in flight behind the one being added");
+        constexpr int kLast = kInFlight - 1;
+        static_assert(kUnits <= 2, "at most one unit in flight behind the one being added");
         for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
             Accum part[kInFlight][1][kAccums];
             wait_stage(storage, ring);
-            issue(storage, ring.slot, first_unit, part[0], false);
-            if constexpr (kOverlapped) issue(storage, ring.slot, first_unit + 1, part[1], false);
-            cute::warpgroup_wait<kInFlight - 1>();
-            fence(part[0]);
-            add(acc[0], part[0][0]);
-            if constexpr (!kOverlapped) issue(storage, ring.slot, first_unit + 1, part[0], false);
+#pragma unroll
+            for (int u = 0; u < kInFlight; ++u) issue(storage, ring.slot, first_unit + u, part[u], false);
+            if constexpr (kUnits == 2) {
+                cute::warpgroup_wait<kLast>();
+                fence(part[0]);
+                add(acc[0], part[0][0]);
+                if constexpr (!kOverlapped) issue(storage, ring.slot, first_unit + 1, part[0], false);
+            }
             cute::warpgroup_wait<0>();
-            fence(part[kInFlight - 1]);
+            fence(part[kLast]);
             release(storage, ring.slot);
-            add(acc[1], part[kInFlight - 1][0]);
+            add(acc[kUnits - 1], part[kLast][0]);
         }
     }
 

@@ -70,7 +70,7 @@ struct WeightProducer {
         const int block = (info.row_tile * Tile::kBoxes + box) * params.phase[info.phase].blocks_per_box;
         const CUtensorMap* map = &params.weights[info.phase];
         auto* barrier = reinterpret_cast<uint64_t*>(&storage.full[slot]);
-        void* target = storage.weights[slot] + box * kBoxBytes;
+        void* target = storage.weights[slot] + box * Tile::kBoxBytes;
         if constexpr (Tile::kCluster > 1) {
             cute::SM90_TMA_LOAD_MULTICAST_5D::copy(map, barrier, (1 << Tile::kCluster) - 1, hint, target,
                                                    k_offset, 0, 0, block, info.expert);

@@ -19,10 +19,9 @@ constexpr int kGatherThreads = 32 * kGatherWarps;
 
 // One 128-byte swizzle atom of K per stage, whatever the element size.
 constexpr int kBlockBytes = 128;
-// Rows of one MMA, and rows that one TMA box brings.
+// Rows of one MMA, and the most rows that one TMA box brings.
 constexpr int kUnitRows = 64;
-constexpr int kBoxRows = 128;
-constexpr int kBoxBytes = kBoxRows * kBlockBytes;
+constexpr int kMaxBoxRows = 128;
 
 // Tiles announced ahead of the consumers.
 constexpr int kTileSlots = 4;
@@ -50,6 +49,8 @@ struct Tile {
     static constexpr int kCluster = kCluster_;
     static constexpr int kTurns = kMathWarpgroups / kTileWarpgroups;
     static constexpr int kRows = kUnitRows * kUnits * kTileWarpgroups;
+    static constexpr int kBoxRows = std::min(kRows, kMaxBoxRows);
+    static constexpr int kBoxBytes = kBoxRows * kBlockBytes;
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
     static constexpr int kClusterTokens = kTokens * kCluster;
@@ -64,12 +65,17 @@ struct Tile {
     static_assert(((Widths_ % 8 == 0) && ...), "wgmma's N is a multiple of 8");
     static_assert(kRows % kBoxRows == 0 && kBoxes % kCluster == 0,
                   "the CTAs of a cluster share a tile's boxes");
-    static_assert(kStages >= 3 && kStages + 3 <= kClaimSlots, "ring depth");
+    static_assert(kStages >= 3 && (kCluster == 1 || kStages + 3 <= kClaimSlots), "ring depth");
 };
 
 // The tiles worth having code for, by the tokens that one of them covers.
 template <int kClusterTokens, int kMaxExperts>
 struct TileOf;
+// Few tokens: narrow row tiles spread few experts evenly over the SMs.
+template <int kMaxExperts>
+struct TileOf<8, kMaxExperts> {
+    using type = Tile<kMaxExperts, 1, 1, 1, 8>;
+};
 template <int kMaxExperts>
 struct TileOf<16, kMaxExperts> {
     using type = Tile<kMaxExperts, 2, 1, 1, 8, 16>;
@@ -85,7 +91,7 @@ struct TileOf<128, kMaxExperts> {
 // Compute-bound: two 256-row CTA tiles side by side, about 280 FLOP per byte read from L2.
 template <int kMaxExperts>
 struct TileOf<320, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 2, 2, 32, 64, 96, 112, 128, 144, 160>;
+    using type = Tile<kMaxExperts, 2, 2, 2, 32, 64, 80, 96, 112, 128, 144, 160>;
 };
 
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.

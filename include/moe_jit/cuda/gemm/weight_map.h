@@ -23,8 +23,8 @@ struct WeightMatrix {
     RowOrder order;
 };
 
-inline int row_blocks_per_box(RowOrder order) {
-    return order == RowOrder::kPlain ? 16 : order == RowOrder::kHalves ? 8 : 4;
+inline int rows_per_block(RowOrder order) {
+    return order == RowOrder::kPlain ? 8 : order == RowOrder::kHalves ? 16 : 32;
 }
 
 // The driver's encoder, reached through the runtime so that modules need no libcuda at link time.
@@ -39,29 +39,31 @@ inline cudaError_t tensor_map_encoder(decltype(&cuTensorMapEncodeTiled)* encode)
     return cudaSuccess;
 }
 
-inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w) {
+inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w, int box_rows) {
     static decltype(&cuTensorMapEncodeTiled) encode = nullptr;
     if (encode == nullptr) {
         if (const cudaError_t error = tensor_map_encoder(&encode); error != cudaSuccess) return error;
     }
     constexpr cuuint32_t kBlockBytes = 128;
+    const auto blocks = static_cast<cuuint32_t>(box_rows / rows_per_block(w.order));
     const cuuint64_t ld = w.k_bytes, k = w.k_bytes, rows = w.rows, experts = w.experts;
     struct Walk {
         cuuint64_t dim[5];
         cuuint64_t stride[4];
         cuuint32_t box[5];
     };
-    const Walk walk =
-        w.order == RowOrder::kPlain
-            ? Walk{{k, 8, 1, rows / 8, experts}, {ld, 8 * ld, 8 * ld, rows * ld}, {kBlockBytes, 8, 1, 16, 1}}
-        : w.order == RowOrder::kHalves
-            ? Walk{{k, 8, 2, rows / 16, experts},
-                   {ld, rows / 2 * ld, 8 * ld, rows * ld},
-                   {kBlockBytes, 8, 2, 8, 1}}
-            : Walk{
-                  {k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, rows * ld}, {kBlockBytes, 4, 8, 4, 1}};
+    const Walk walk = w.order == RowOrder::kPlain    ? Walk{{k, 8, 1, rows / 8, experts},
+                                                            {ld, 8 * ld, 8 * ld, rows * ld},
+                                                            {kBlockBytes, 8, 1, blocks, 1}}
+                      : w.order == RowOrder::kHalves ? Walk{{k, 8, 2, rows / 16, experts},
+                                                            {ld, rows / 2 * ld, 8 * ld, rows * ld},
+                                                            {kBlockBytes, 8, 2, blocks, 1}}
+                                                     : Walk{{k, 4, 8, rows / 32, experts},
+                                                            {8 * ld, ld, 32 * ld, rows * ld},
+                                                            {kBlockBytes, 4, 8, blocks, 1}};
     const cuuint32_t element_strides[5] = {1, 1, 1, 1, 1};
-    // 256-byte promotion costs 3-5 % when streaming large matrices from HBM; 128 bytes is one box row.
+    // 256-byte promotion costs 3-5 % when streaming large matrices from HBM; 128 bytes is one
+    // box row.
     const CUresult result =
         encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(w.data), walk.dim, walk.stride,
                walk.box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
