@@ -145,3 +145,8 @@ class WeightLayout(IntEnum):
     def public_name(self) -> str:
         """The name used by the weight_layout argument."""
         return {0: "shuffled", 1: "w3_w1", 2: "w1_w3"}[self.value]
+
+    @classmethod
+    def name_of(cls, value: str | WeightLayout) -> str:
+        """The public name of either form of the weight_layout argument."""
+        return value.public_name if isinstance(value, cls) else str(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from . import backends
+from . import backends, ops
 from .enums import WeightLayout
 from .jit import ModuleSpec
 from .problem import MoEProblem
@@ -125,6 +125,13 @@ def _run(args: Arguments) -> torch.Tensor | list[torch.Tensor]:
     return launcher(args)
 
 
+ops.register(_run)
+
+
+def _dispatch(args: Arguments) -> torch.Tensor | list[torch.Tensor]:
+    return ops.call(args) if ops.is_traced(args.hidden_states) else _run(args)
+
+
 def trtllm_fp8_per_tensor_scale_moe(
     routing_logits: torch.Tensor,
     routing_bias: torch.Tensor | None,
@@ -205,7 +212,7 @@ def trtllm_fp8_per_tensor_scale_moe(
         TypeError: an argument has a wrong Python type.
         ValueError: an argument has a wrong value; the message names it, what is expected and what was given.
     """
-    return _run(
+    return _dispatch(
         Arguments(
             routing_logits,
             routing_bias,
@@ -273,7 +280,7 @@ def trtllm_fp8_per_tensor_scale_routed_moe(
 
     The other arguments, the result and the errors are those of ``trtllm_fp8_per_tensor_scale_moe``.
     """
-    return _run(
+    return _dispatch(
         Arguments(
             None,
             None,

@@ -99,6 +99,7 @@ def call_routed(
     *,
     num_experts: int,
     offset: int = 0,
+    poison: bool = True,
     **options: Any,
 ) -> Any:
     """trtllm_fp8_per_tensor_scale_routed_moe."""
@@ -108,7 +109,7 @@ def call_routed(
         "top_k": ids.shape[1],
         **_expert_arguments(layer, hidden, num_experts, offset),
     }
-    with poisoned_allocations():
+    with poisoned_allocations() if poison else nullcontext():
         return moe_jit.trtllm_fp8_per_tensor_scale_routed_moe(**(arguments | options))
 
 
