@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .ascend import npu_dequant_swiglu_quant, npu_dynamic_quant
 from .enums import ActivationType, RoutingMethodType, WeightLayout
 from .fused_moe import trtllm_fp8_per_tensor_scale_moe, trtllm_fp8_per_tensor_scale_routed_moe
 from .layer import FusedMoE
@@ -14,6 +15,8 @@ __all__ = [
     "FusedMoE",
     "RoutingMethodType",
     "WeightLayout",
+    "npu_dequant_swiglu_quant",
+    "npu_dynamic_quant",
     "shuffle_gemm1",
     "shuffle_gemm2",
     "swap_halves",

@@ -1,43 +1,9 @@
-// The arguments of a module's one entry point, the same for CPU and CUDA modules.
-//
-// They are unpacked by position instead of through TVM_FFI_DLL_EXPORT_TYPED_FUNC: for this many parameters
-// that macro takes the compiler more than three seconds.
+// The arguments of the FP8 operation's entry point, the same for CPU and CUDA modules.
 #pragma once
 
-#include <tvm/ffi/container/tensor.h>
-#include <tvm/ffi/function.h>
-
-#include <cstdint>
+#include "moe_jit/ffi/arguments.h"
 
 namespace moe_jit::ffi {
-
-using tvm::ffi::Optional;
-using tvm::ffi::TensorView;
-
-class ArgumentReader {
-  public:
-    ArgumentReader(const TVMFFIAny* args, int32_t count)
-        : next_(reinterpret_cast<const tvm::ffi::AnyView*>(args)), end_(next_ + count) {}
-
-    template <class T>
-    operator T() {  // NOLINT(google-explicit-constructor)
-        return read<T>();
-    }
-
-    void expect_end() const {
-        if (next_ != end_) TVM_FFI_THROW(TypeError) << (end_ - next_) << " arguments too many";
-    }
-
-  private:
-    template <class T>
-    __attribute__((noinline)) T read() {
-        if (next_ == end_) TVM_FFI_THROW(TypeError) << "too few arguments";
-        return (next_++)->cast<T>();
-    }
-
-    const tvm::ffi::AnyView* next_;
-    const tvm::ffi::AnyView* end_;
-};
 
 // T tokens, E experts, k = top_k, H = hidden_size, I = intermediate_size. Members are in argument order.
 struct Fp8MoeCall {
@@ -83,28 +49,7 @@ inline Fp8MoeCall read_fp8_moe_call(const TVMFFIAny* args, int32_t count) {
     return call;
 }
 
-template <class T>
-T* data(const TensorView& tensor) {
-    return reinterpret_cast<T*>(static_cast<char*>(tensor.data_ptr()) + tensor.byte_offset());
-}
-
-template <class T>
-T* data(const Optional<TensorView>& tensor) {
-    return tensor.has_value() ? data<T>(tensor.value()) : nullptr;
-}
-
-inline bool is_bf16(const Optional<TensorView>& tensor) {
-    return tensor.has_value() && tensor.value().dtype().code == kDLBfloat;
-}
-
 }  // namespace moe_jit::ffi
 
 // Exports `function`, which takes a const Fp8MoeCall&, as the module's "fp8_moe". Use outside any namespace.
-#define MOE_JIT_EXPORT_FP8_MOE(function)                                                             \
-    extern "C" TVM_FFI_DLL_EXPORT int __tvm_ffi_fp8_moe(void*, const TVMFFIAny* args, int32_t count, \
-                                                        TVMFFIAny* result) {                         \
-        TVM_FFI_SAFE_CALL_BEGIN();                                                                   \
-        function(::moe_jit::ffi::read_fp8_moe_call(args, count));                                    \
-        *reinterpret_cast<::tvm::ffi::Any*>(result) = nullptr;                                       \
-        TVM_FFI_SAFE_CALL_END();                                                                     \
-    }
+#define MOE_JIT_EXPORT_FP8_MOE(function) MOE_JIT_EXPORT(fp8_moe, ::moe_jit::ffi::read_fp8_moe_call, function)

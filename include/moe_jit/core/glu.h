@@ -1,0 +1,38 @@
+// Gated activations of npu_dequant_swiglu_quant, in its order of fp32 operations.
+#pragma once
+
+#include "moe_jit/core/exp.h"
+
+namespace moe_jit {
+
+// Numbers of the `swiglu_mode` parameter.
+enum class GluMode : int { kSwiglu = 0, kClampedInterleaved = 1, kClampedHalves = 2, kClampedSilu = 3 };
+
+struct Glu {
+    GluMode mode;
+    float limit;
+    float alpha;
+    float bias;
+
+    // `activated` goes through the sigmoid, `linear` multiplies it.
+    MOE_JIT_HD MOE_JIT_INLINE float apply(float activated, float linear) const {
+        if (mode == GluMode::kSwiglu) return fp32::mul(sigmoid_product(activated, 1.0f), linear);
+        const float clamped = linear != linear ? linear : fp32::clamp(linear, -limit, limit);
+        if (mode == GluMode::kClampedSilu) {
+            return fp32::mul(at_most(sigmoid_product(activated, 1.0f), limit), clamped);
+        }
+        return fp32::mul(sigmoid_product(at_most(activated, limit), alpha), fp32::add(clamped, bias));
+    }
+
+  private:
+    MOE_JIT_HD static MOE_JIT_INLINE float at_most(float value, float bound) {
+        return value > bound ? bound : value;
+    }
+
+    // a / (1 + exp(-factor * a))
+    MOE_JIT_HD static MOE_JIT_INLINE float sigmoid_product(float a, float factor) {
+        return fp32::div(a, fp32::add(1.0f, portable_exp(fp32::mul(-factor, a))));
+    }
+};
+
+}  // namespace moe_jit

@@ -1,0 +1,57 @@
+"""Random inputs of the operators with torch_npu's signatures, and the comparison of quantised results."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+
+from moe_jit.reference.ascend import Quantised
+from support.problems import fresh_seed, generator
+
+DEVICES = ["cpu"]  # "cuda" joins with the first CUDA module of these operators
+HALF_WINDOW = 127 * 2.0**-20  # how near to a tie a value may be rounded to the other side
+
+
+class Inputs:
+    """Random tensors of one device. ``note`` identifies the run in a failure message."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.seed = fresh_seed()
+        self.gen = generator(self.seed, device)
+        self.random = random.Random(self.seed)
+
+    @property
+    def note(self) -> str:
+        return f"seed {self.seed}"
+
+    def integers(self, *shape: int, low: int = -128, high: int = 127, dtype=torch.int8) -> torch.Tensor:
+        return torch.randint(low, high + 1, shape, generator=self.gen, device=self.device).to(dtype)
+
+    def normal(self, *shape: int, dtype=torch.float32, std: float = 1.0) -> torch.Tensor:
+        return (torch.randn(shape, generator=self.gen, device=self.device) * std).to(dtype)
+
+    def positive(self, *shape: int, dtype=torch.float32, high: float = 1.0) -> torch.Tensor:
+        """Uniform in [high / 2, high]."""
+        return ((0.5 + torch.rand(shape, generator=self.gen, device=self.device) / 2) * high).to(dtype)
+
+    def counts(self, groups: int, rows: int, *, empty: bool = True) -> torch.Tensor:
+        """int64 [groups] of sum ``rows``, some of them zero if ``empty``."""
+        weights = torch.rand(groups, generator=self.gen, device=self.device)
+        if empty and groups > 2:
+            weights[torch.rand(groups, generator=self.gen, device=self.device) < 0.3] = 0
+            weights[self.random.randrange(groups)] = 1
+        owners = torch.multinomial(weights, rows, replacement=True, generator=self.gen)
+        return torch.bincount(owners, minlength=groups)
+
+
+def check_quantised(
+    y: torch.Tensor, scale: torch.Tensor, expected: Quantised, note: str, *, low: int = -128, high: int = 127
+) -> None:
+    """``y`` is the rounding of the exact values, except next to a tie; scales agree to a few fp32 units."""
+    exact = expected.exact.clamp(low, high)
+    distance = (y.cpu().double() - exact).abs()
+    worst = distance.max().item() if distance.numel() else 0.0
+    assert worst <= 0.5 + HALF_WINDOW, f"{note}: off by {worst}"
+    torch.testing.assert_close(scale.cpu().double(), expected.scale, rtol=1e-6, atol=0.0, msg=note)
