@@ -146,7 +146,7 @@ def test_routing_scales_on_input(setup, activation, method, top_k):
 
 def test_scale_on_input_and_output_differ(setup):
     """They agree for Identity only, up to roundings: the flag cannot be ignored."""
-    layer, routing = setup.layer(), setup.routing(8, method=3, top_k=1)
+    layer, routing = setup.layer(), setup.routing(8)
     hidden = setup.hidden(8, layer)
     on_input = setup.check(layer, routing, hidden, scale_input=True)
     on_output = setup.check(layer, routing, hidden)

@@ -14,6 +14,7 @@ from support.problems import Layer, Routing, fresh_seed, generator, random_e4m3,
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 IDENTICAL_ON_CPU = 0.97  # share of row elements that equal the rounded reference with fp32 accumulation
+FLIPPED_ROWS = 2  # rows in which an intermediate may have rounded the other way, see reference.agreement
 
 
 class Setup:
@@ -61,7 +62,8 @@ class Setup:
         parts = call_unfinalised(layer, hidden, routing, **options)
         check_routing(parts, routing, context)
         rows = compare_rows(parts.rows, parts.pair_to_row, reference).check(context)
-        assert self.device != "cpu" or rows.identical > IDENTICAL_ON_CPU, f"{context}: {rows}"
+        if self.device == "cpu":
+            assert rows.identical > IDENTICAL_ON_CPU - FLIPPED_ROWS / max(1, reference.rows.shape[0]), context
 
         poisoned = torch.full(
             (num_tokens, layer.hidden_size), math.nan, dtype=torch.bfloat16, device=self.device
