@@ -77,6 +77,8 @@ ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws) {
     args.gate_scale = data<const float>(call.output1_scales_gate_scalar);
     args.output_scale = data<const float>(call.output2_scales_scalar);
     args.layout = static_cast<WeightLayout>(call.weight_layout);
+    args.num_tokens = static_cast<int>(call.num_tokens());
+    args.max_rows = layer_shape(call).max_rows();
     args.hidden_size = static_cast<int>(call.hidden_size());
     args.intermediate_size = static_cast<int>(call.intermediate_size);
     args.num_local = static_cast<int>(call.local_num_experts);

@@ -45,6 +45,18 @@ struct Experts {
         if (const cudaError_t error = encode_weight_map(&params.weights[1], gemm2, Tile::kBoxRows);
             error != cudaSuccess)
             return error;
+        if constexpr (Tile::kGatherByTma) {
+            if (const cudaError_t error =
+                    encode_token_map(&params.tokens[0], a.hidden_states, a.num_tokens, a.hidden_size);
+                error != cudaSuccess) {
+                return error;
+            }
+            if (const cudaError_t error =
+                    encode_token_map(&params.tokens[1], a.intermediate, a.max_rows, a.intermediate_size);
+                error != cudaSuccess) {
+                return error;
+            }
+        }
         params.phase[0] = phase(gemm1, a.hidden_states);
         params.phase[0].row_ids = a.row_to_pair;
         params.phase[0].pairs_per_token = a.top_k;

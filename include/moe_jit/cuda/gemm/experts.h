@@ -17,7 +17,8 @@ struct ExpertsArgs {
     const float* gate_scale;       // [num_local]
     const float* output_scale;     // [num_local]
     WeightLayout layout;
-    int hidden_size, intermediate_size, num_local, top_k;
+    int num_tokens, hidden_size, intermediate_size, num_local, top_k;
+    int64_t max_rows;  // upper bound of the expert-sorted rows
 
     const int32_t* row_to_pair;     // [rows]
     const int32_t* expert_offsets;  // [num_local + 1]

@@ -7,8 +7,9 @@
 
 #include "moe_jit/cuda/gemm/epilogue.cuh"
 #include "moe_jit/cuda/gemm/mainloop.cuh"
-#include "moe_jit/cuda/gemm/producer.cuh"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
+#include "moe_jit/cuda/gemm/token_producer.cuh"
+#include "moe_jit/cuda/gemm/weight_producer.cuh"
 #include "moe_jit/cuda/pdl.cuh"
 
 namespace moe_jit::cuda::gemm {
@@ -36,6 +37,8 @@ struct GroupedGemm {
     struct Params : KernelParams<sizeof...(Epilogues)> {
         EpilogueParams<Epilogues...> epilogue;
     };
+
+    using TokenSource = Gather<Tile, Params>;
 
     // Calls f(Epilogue{}, its parameters) for the epilogue of `phase`.
     template <class F>
@@ -75,7 +78,7 @@ struct GroupedGemm {
         visit_epilogue(params, info.phase,
                        [&](auto epilogue, const auto& p) { scales = epilogue.load(p, info); });
         turns.enter();
-        Loop::run(storage, num_k_blocks(params.phase[info.phase]), first_unit, ring, acc);
+        Loop::run(storage, num_stages<Tile>(params.phase[info.phase]), first_unit, ring, acc);
         turns.leave();
         EpilogueContext ctx{info, storage.staging[warpgroup], 0, warpgroup,
                             static_cast<int>(threadIdx.x % kWarpgroupThreads)};
@@ -123,7 +126,7 @@ struct GroupedGemm {
             if (Tile::kTurns == 1 || turn == 0) {
                 dispatch_width(typename Tile::Widths{}, storage, params, info, warpgroup, ring, turns);
             } else {
-                ring.advance(num_k_blocks(params.phase[info.phase]));
+                ring.advance(num_stages<Tile>(params.phase[info.phase]));
             }
         }
     }
@@ -131,19 +134,19 @@ struct GroupedGemm {
     __device__ static void produce(Storage& storage, const Params& params, int first_claim) {
         if (threadIdx.x < 32) {
             WeightProducer<Tile, Params>::run(storage, params, first_claim);
-        } else {
+        } else if (threadIdx.x < 32 + 32 * TokenSource::kWarps) {
             TokenProducer<Tile, Params>::run(storage, params, threadIdx.x - 32);
         }
     }
 
     __device__ static void init_barriers(Storage& storage) {
         for (int s = 0; s < Tile::kStages; ++s) {
-            storage.full[s].init(1 + kGatherThreads);
+            storage.full[s].init(1 + TokenSource::kArrivals);
             storage.empty[s].init(Tile::kTileWarpgroups * 4 * Tile::kCluster);
         }
         for (int s = 0; s < kTileSlots; ++s) {
             storage.tile_full[s].init(1);
-            storage.tile_empty[s].init(kGatherWarps + kMathWarps);
+            storage.tile_empty[s].init(TokenSource::kWarps + kMathWarps);
         }
         for (auto& turn : storage.turn) turn.init(Tile::kTileWarpgroups * 4);
         for (int s = 0; s < kClaimSlots; ++s) storage.claim_full[s].init(1);

@@ -41,13 +41,13 @@ struct Mainloop {
         }
     }
 
-    // Issues and commits the MMAs of kCount units of a stage: d = or += weights * tokens^T.
+    // Issues and commits the MMAs of one k-block and kCount units: d = or += weights * tokens^T.
     template <int kCount>
-    __device__ __forceinline__ static void issue(Storage& storage, int slot, int first_unit,
+    __device__ __forceinline__ static void issue(Storage& storage, int slot, int block, int first_unit,
                                                  Accum (&d)[kCount][kAccums], bool accumulate) {
-        const uint64_t weights =
-            operand_descriptor(storage.weights[slot] + first_unit * kUnitRows * kBlockBytes);
-        const uint64_t tokens = operand_descriptor(storage.tokens[slot]);
+        const uint64_t weights = operand_descriptor(storage.weights[slot] + block * Tile::kWeightBlockBytes +
+                                                    first_unit * kUnitRows * kBlockBytes);
+        const uint64_t tokens = operand_descriptor(storage.tokens[slot] + block * Tile::kTokenBlockBytes);
         fence(d);
         cute::warpgroup_arrive();
 #pragma unroll
@@ -72,7 +72,7 @@ struct Mainloop {
 
     __device__ __forceinline__ static void wait_stage(Storage& storage, const Ring& ring) {
         storage.full[ring.slot].wait(ring.phase);
-        fence_gathered_tokens();
+        if constexpr (!Tile::kGatherByTma) fence_gathered_tokens();
     }
 
     // A stage is reused when all CTAs that its weights were multicast to have read it.
@@ -85,48 +85,62 @@ struct Mainloop {
         }
     }
 
-    // Partial sums leave the tensor core after every stage and are added in fp32: one unit while the next one
-    // is being multiplied, where registers hold the partial sums of all units.
-    static constexpr bool kOverlapped = 2 * kUnits * kAccums <= 192;
-
-    __device__ __forceinline__ static void promoted(Storage& storage, int k_blocks, int first_unit,
-                                                    Ring& ring, Accums& acc) {
-        constexpr int kInFlight = kOverlapped ? kUnits : 1;
-        constexpr int kLast = kInFlight - 1;
-        static_assert(kUnits <= 2, "at most one unit in flight behind the one being added");
-        for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
-            Accum part[kInFlight][1][kAccums];
-            wait_stage(storage, ring);
-#pragma unroll
-            for (int u = 0; u < kInFlight; ++u) issue(storage, ring.slot, first_unit + u, part[u], false);
-            if constexpr (kUnits == 2) {
-                cute::warpgroup_wait<kLast>();
-                fence(part[0]);
-                add(acc[0], part[0][0]);
-                if constexpr (!kOverlapped) issue(storage, ring.slot, first_unit + 1, part[0], false);
-            }
-            cute::warpgroup_wait<0>();
-            fence(part[kLast]);
-            release(storage, ring.slot);
-            add(acc[kUnits - 1], part[kLast][0]);
-        }
-    }
+    // Partial sums leave the tensor core after every k-block and are added in fp32: those of one (block,
+    // unit) while later ones are being multiplied, where registers hold the partial sums of a whole stage.
+    static constexpr int kParts = Tile::kBlocks * kUnits;
+    static constexpr bool kOverlapped = (kUnits + kParts) * kAccums <= 192;
 
     __device__ __forceinline__ static void add(Accum (&acc)[kAccums], const Accum (&part)[kAccums]) {
 #pragma unroll
         for (int i = 0; i < kAccums; ++i) acc[i] += part[i];
     }
 
-    // The tensor core keeps the running sums; one stage stays in flight.
-    __device__ __forceinline__ static void direct(Storage& storage, int k_blocks, int first_unit, Ring& ring,
-                                                  Accums& acc) {
-        int previous = ring.slot;
-        for (int kb = 0; kb < k_blocks; ++kb, ring.advance()) {
+    template <int kPart = 0>
+    __device__ __forceinline__ static void add_in_order(Storage& storage, int slot,
+                                                        Accum (&part)[kParts][1][kAccums], Accums& acc) {
+        cute::warpgroup_wait<kParts - 1 - kPart>();
+        fence(part[kPart]);
+        if constexpr (kPart + 1 == kParts) release(storage, slot);
+        add(acc[kPart % kUnits], part[kPart][0]);
+        if constexpr (kPart + 1 < kParts) add_in_order<kPart + 1>(storage, slot, part, acc);
+    }
+
+    __device__ __forceinline__ static void promoted(Storage& storage, int stages, int first_unit, Ring& ring,
+                                                    Accums& acc) {
+        for (int s = 0; s < stages; ++s, ring.advance()) {
             wait_stage(storage, ring);
-            issue(storage, ring.slot, first_unit, acc, true);
+            if constexpr (kOverlapped) {
+                Accum part[kParts][1][kAccums];
+#pragma unroll
+                for (int i = 0; i < kParts; ++i) {
+                    issue(storage, ring.slot, i / kUnits, first_unit + i % kUnits, part[i], false);
+                }
+                add_in_order(storage, ring.slot, part, acc);
+            } else {
+#pragma unroll
+                for (int i = 0; i < kParts; ++i) {
+                    Accum part[1][kAccums];
+                    issue(storage, ring.slot, i / kUnits, first_unit + i % kUnits, part, false);
+                    cute::warpgroup_wait<0>();
+                    fence(part);
+                    if (i + 1 == kParts) release(storage, ring.slot);
+                    add(acc[i % kUnits], part[0]);
+                }
+            }
+        }
+    }
+
+    // The tensor core keeps the running sums; one stage stays in flight.
+    __device__ __forceinline__ static void direct(Storage& storage, int stages, int first_unit, Ring& ring,
+                                                  Accums& acc) {
+        static_assert(Tile::kBlocks == 1, "one batch of MMAs per stage");
+        int previous = ring.slot;
+        for (int s = 0; s < stages; ++s, ring.advance()) {
+            wait_stage(storage, ring);
+            issue(storage, ring.slot, 0, first_unit, acc, true);
             cute::warpgroup_wait<1>();
             fence(acc);
-            if (kb > 0) release(storage, previous);
+            if (s > 0) release(storage, previous);
             previous = ring.slot;
         }
         cute::warpgroup_wait<0>();
@@ -134,13 +148,13 @@ struct Mainloop {
         release(storage, previous);
     }
 
-    __device__ __forceinline__ static void run(Storage& storage, int k_blocks, int first_unit, Ring& ring,
+    __device__ __forceinline__ static void run(Storage& storage, int stages, int first_unit, Ring& ring,
                                                Accums& acc) {
         clear(acc);
         if constexpr (Format::kPromote) {
-            promoted(storage, k_blocks, first_unit, ring, acc);
+            promoted(storage, stages, first_unit, ring, acc);
         } else {
-            direct(storage, k_blocks, first_unit, ring, acc);
+            direct(storage, stages, first_unit, ring, acc);
         }
     }
 };

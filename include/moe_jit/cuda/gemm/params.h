@@ -30,6 +30,7 @@ template <int kPhases_>
 struct KernelParams {
     static constexpr int kPhases = kPhases_;
     CUtensorMap weights[kPhases];
+    CUtensorMap tokens[kPhases];  // only of tiles that gather by TMA
     PhaseParams phase[kPhases];
     Schedule schedule;
 };

@@ -12,6 +12,13 @@
 
 namespace moe_jit::cuda::gemm {
 
+// Stages that one tile of a phase passes through the ring.
+template <class Tile>
+__device__ __forceinline__ int num_stages(const PhaseParams& phase) {
+    constexpr int kStageK = Tile::kBlocks * kBlockBytes;
+    return (phase.k_bytes + kStageK - 1) / kStageK;
+}
+
 template <class Tile>
 __device__ __forceinline__ int cluster_rank() {
     return Tile::kCluster > 1 ? static_cast<int>(cute::block_rank_in_cluster()) : 0;

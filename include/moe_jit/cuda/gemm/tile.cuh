@@ -14,8 +14,6 @@ constexpr int kWarpgroupThreads = 128;
 constexpr int kMathWarpgroups = 2;
 constexpr int kMathWarps = kMathWarpgroups * 4;
 constexpr int kThreads = kWarpgroupThreads * (1 + kMathWarpgroups);
-constexpr int kGatherWarps = 3;
-constexpr int kGatherThreads = 32 * kGatherWarps;
 
 // One 128-byte swizzle atom of K per stage, whatever the element size.
 constexpr int kBlockBytes = 128;
@@ -39,14 +37,16 @@ constexpr int kMaxSharedBytes = 227 * 1024;
 // epilogue
 //                    of one overlaps the MMAs of the other
 // kCluster_          CTAs that take neighbouring token ranges of one tile and share its weights by multicast
+// kBlocks_           k-blocks per stage
 // Widths_            token widths with code, ascending; the last one sizes the ring
-template <int kMaxExperts_, int kUnits_, int kTileWarpgroups_, int kCluster_, int... Widths_>
+template <int kMaxExperts_, int kUnits_, int kTileWarpgroups_, int kCluster_, int kBlocks_, int... Widths_>
 struct Tile {
     using Widths = std::integer_sequence<int, Widths_...>;
     static constexpr int kMaxExperts = kMaxExperts_;
     static constexpr int kUnits = kUnits_;
     static constexpr int kTileWarpgroups = kTileWarpgroups_;
     static constexpr int kCluster = kCluster_;
+    static constexpr int kBlocks = kBlocks_;
     static constexpr int kTurns = kMathWarpgroups / kTileWarpgroups;
     static constexpr int kRows = kUnitRows * kUnits * kTileWarpgroups;
     static constexpr int kBoxRows = std::min(kRows, kMaxBoxRows);
@@ -54,9 +54,12 @@ struct Tile {
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
     static constexpr int kClusterTokens = kTokens * kCluster;
+    static constexpr bool kGatherByTma = kTokens <= 8;
 
-    static constexpr int kWeightStageBytes = kRows * kBlockBytes;
-    static constexpr int kTokenStageBytes = kTokens * kBlockBytes;
+    static constexpr int kWeightBlockBytes = kRows * kBlockBytes;
+    static constexpr int kTokenBlockBytes = kTokens * kBlockBytes;
+    static constexpr int kWeightStageBytes = kBlocks * kWeightBlockBytes;
+    static constexpr int kTokenStageBytes = kBlocks * kTokenBlockBytes;
     static constexpr int kStageBytes = kWeightStageBytes + kTokenStageBytes;
     static constexpr int kFixedBytes =
         1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * kStagingBytes + 1024;
@@ -74,24 +77,24 @@ struct TileOf;
 // Few tokens: narrow row tiles spread few experts evenly over the SMs.
 template <int kMaxExperts>
 struct TileOf<8, kMaxExperts> {
-    using type = Tile<kMaxExperts, 1, 1, 1, 8>;
+    using type = Tile<kMaxExperts, 1, 1, 1, 2, 8>;
 };
 template <int kMaxExperts>
 struct TileOf<16, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 1, 1, 8, 16>;
+    using type = Tile<kMaxExperts, 2, 1, 1, 1, 8, 16>;
 };
 template <int kMaxExperts>
 struct TileOf<64, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 1, 1, 16, 32, 64>;
+    using type = Tile<kMaxExperts, 2, 1, 1, 1, 16, 32, 64>;
 };
 template <int kMaxExperts>
 struct TileOf<128, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 1, 1, 32, 64, 96, 128>;
+    using type = Tile<kMaxExperts, 2, 1, 1, 1, 32, 64, 96, 128>;
 };
 // Compute-bound: two 256-row CTA tiles side by side, about 280 FLOP per byte read from L2.
 template <int kMaxExperts>
 struct TileOf<320, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 2, 2, 32, 64, 80, 96, 112, 128, 144, 160>;
+    using type = Tile<kMaxExperts, 2, 2, 2, 1, 32, 64, 80, 96, 112, 128, 144, 160>;
 };
 
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.

@@ -39,36 +39,48 @@ inline cudaError_t tensor_map_encoder(decltype(&cuTensorMapEncodeTiled)* encode)
     return cudaSuccess;
 }
 
-inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w, int box_rows) {
+inline cudaError_t encode_map(CUtensorMap* map, const void* data, cuuint32_t rank, const cuuint64_t* dim,
+                              const cuuint64_t* stride, const cuuint32_t* box) {
     static decltype(&cuTensorMapEncodeTiled) encode = nullptr;
     if (encode == nullptr) {
         if (const cudaError_t error = tensor_map_encoder(&encode); error != cudaSuccess) return error;
     }
-    constexpr cuuint32_t kBlockBytes = 128;
-    const auto blocks = static_cast<cuuint32_t>(box_rows / rows_per_block(w.order));
-    const cuuint64_t ld = w.k_bytes, k = w.k_bytes, rows = w.rows, experts = w.experts;
+    const cuuint32_t element_strides[5] = {1, 1, 1, 1, 1};
+    // 256-byte promotion costs 3-5 % when streaming large matrices from HBM; 128 bytes is one box row.
+    const CUresult result =
+        encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, rank, const_cast<void*>(data), dim, stride, box,
+               element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+constexpr cuuint32_t kMapBlockBytes = 128;
+
+inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w, int box_rows) {
     struct Walk {
         cuuint64_t dim[5];
         cuuint64_t stride[4];
         cuuint32_t box[5];
     };
-    const Walk walk = w.order == RowOrder::kPlain    ? Walk{{k, 8, 1, rows / 8, experts},
-                                                            {ld, 8 * ld, 8 * ld, rows * ld},
-                                                            {kBlockBytes, 8, 1, blocks, 1}}
-                      : w.order == RowOrder::kHalves ? Walk{{k, 8, 2, rows / 16, experts},
-                                                            {ld, rows / 2 * ld, 8 * ld, rows * ld},
-                                                            {kBlockBytes, 8, 2, blocks, 1}}
-                                                     : Walk{{k, 4, 8, rows / 32, experts},
-                                                            {8 * ld, ld, 32 * ld, rows * ld},
-                                                            {kBlockBytes, 4, 8, blocks, 1}};
-    const cuuint32_t element_strides[5] = {1, 1, 1, 1, 1};
-    // 256-byte promotion costs 3-5 % when streaming large matrices from HBM; 128 bytes is one
-    // box row.
-    const CUresult result =
-        encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 5, const_cast<void*>(w.data), walk.dim, walk.stride,
-               walk.box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+    const auto blocks = static_cast<cuuint32_t>(box_rows / rows_per_block(w.order));
+    const cuuint64_t ld = w.k_bytes, k = w.k_bytes, rows = w.rows, experts = w.experts;
+    const Walk plain{
+        {k, 8, 1, rows / 8, experts}, {ld, 8 * ld, 8 * ld, rows * ld}, {kMapBlockBytes, 8, 1, blocks, 1}};
+    const Walk halves{{k, 8, 2, rows / 16, experts},
+                      {ld, rows / 2 * ld, 8 * ld, rows * ld},
+                      {kMapBlockBytes, 8, 2, blocks, 1}};
+    const Walk shuffled{
+        {k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, rows * ld}, {kMapBlockBytes, 4, 8, blocks, 1}};
+    const Walk& walk = w.order == RowOrder::kPlain ? plain : w.order == RowOrder::kHalves ? halves : shuffled;
+    return encode_map(map, w.data, 5, walk.dim, walk.stride, walk.box);
+}
+
+// One token row of 128 bytes per box.
+inline cudaError_t encode_token_map(CUtensorMap* map, const void* data, int64_t rows, int64_t k_bytes) {
+    const cuuint64_t dim[2] = {static_cast<cuuint64_t>(k_bytes), static_cast<cuuint64_t>(rows)};
+    const cuuint64_t stride[1] = {static_cast<cuuint64_t>(k_bytes)};
+    const cuuint32_t box[2] = {kMapBlockBytes, 1};
+    return encode_map(map, data, 2, dim, stride, box);
 }
 
 }  // namespace moe_jit::cuda::gemm

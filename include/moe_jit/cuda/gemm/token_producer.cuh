@@ -1,0 +1,149 @@
+// Token half of the grouped GEMM's ring: rows of the tile's tokens, brought from wherever they are.
+#pragma once
+
+#include <cute/arch/copy_sm90_tma.hpp>
+#include <type_traits>
+
+#include "moe_jit/cuda/gemm/params.h"
+#include "moe_jit/cuda/gemm/scheduler.cuh"
+#include "moe_jit/cuda/gemm/tile.cuh"
+
+namespace moe_jit::cuda::gemm {
+
+__device__ __forceinline__ int token_row(const PhaseParams& phase, int sorted_row) {
+    return phase.row_ids ? phase.row_ids[sorted_row] / phase.pairs_per_token : sorted_row;
+}
+
+// 16-byte asynchronous copy that zero-fills when `valid` is false.
+__device__ __forceinline__ void copy_async_16(uint32_t shared, const void* global, bool valid) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+                 "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+// Any number of rows, with cp.async.
+template <class Tile, class Params>
+struct CopyGather {
+    using Storage = SharedStorage<Tile>;
+    using Ring = RingCursor<Tile::kStages>;
+    static constexpr int kWarps = 3;
+    static constexpr int kArrivals = 32 * kWarps;  // per stage
+    // One warp instruction moves 4 rows of 128 bytes.
+    static constexpr int kRowsPerCopy = 4;
+    static constexpr int kCopies = (Tile::kTokens + kRowsPerCopy * kWarps - 1) / (kRowsPerCopy * kWarps);
+
+    static constexpr int kRowStep = kRowsPerCopy * kWarps;
+    static constexpr uint32_t kNoRow = ~0u;
+
+    // Copy i of thread t moves chunk t % 8 of row t / 8 + i * kRowStep. Sources are offsets in 16-byte units.
+    __device__ static void locate_rows(uint32_t (&source)[kCopies], const PhaseParams& phase,
+                                       const TileInfo& info, int thread) {
+#pragma unroll
+        for (int i = 0; i < kCopies; ++i) {
+            const int row = thread / 8 + i * kRowStep;
+            source[i] = kNoRow;
+            if (row < info.tokens) {
+                const uint32_t token = token_row(phase, info.token_begin + row);
+                source[i] = token * (phase.k_bytes / 16) + thread % 8;
+            }
+        }
+    }
+
+    __device__ static void gather(Storage& storage, const Params& params, const TileInfo& info, int thread,
+                                  Ring& ring) {
+        const PhaseParams& phase = params.phase[info.phase];
+        static_assert(kRowStep % 8 == 4, "the swizzle below alternates between two chunks");
+        uint32_t source[kCopies];
+        locate_rows(source, phase, info, thread);
+        const int row = thread / 8;
+        const int chunk = thread % 8;
+        const uint32_t target = row * kBlockBytes + ((chunk ^ (row & 7)) * 16);
+        const uint4* tokens = reinterpret_cast<const uint4*>(phase.tokens);
+        const int stages = num_stages<Tile>(phase);
+        for (int s = 0; s < stages; ++s, ring.advance()) {
+            storage.empty[ring.slot].wait(ring.phase ^ 1);
+#pragma unroll
+            for (int b = 0; b < Tile::kBlocks; ++b) {
+                const int k = (s * Tile::kBlocks + b) * kBlockBytes;
+                const uint32_t shared =
+                    cute::cast_smem_ptr_to_uint(storage.tokens[ring.slot] + b * Tile::kTokenBlockBytes);
+                const bool in_k = k + chunk * 16 < phase.k_bytes;
+                const uint4* block = tokens + (in_k ? k / 16 : 0);
+#pragma unroll
+                for (int i = 0; i < kCopies; ++i) {
+                    const uint32_t swizzled = i % 2 ? target ^ 64 : target;
+                    if (source[i] != kNoRow) {
+                        copy_async_16(shared + swizzled + i * kRowStep * kBlockBytes, block + source[i],
+                                      in_k);
+                    }
+                }
+            }
+            cutlass::arch::cpasync_barrier_arrive_noinc(
+                reinterpret_cast<uint64_t const*>(&storage.full[ring.slot]));
+        }
+    }
+};
+
+// Few rows, one TMA box each: about 26 rows per microsecond and SM, but no proxy fence and one arrival per
+// stage.
+template <class Tile, class Params>
+struct TmaGather {
+    using Storage = SharedStorage<Tile>;
+    using Ring = RingCursor<Tile::kStages>;
+    static constexpr int kWarps = 1;
+    static constexpr int kArrivals = 1;
+
+    __device__ static void gather(Storage& storage, const Params& params, const TileInfo& info, int lane,
+                                  Ring& ring) {
+        const PhaseParams& phase = params.phase[info.phase];
+        const int row = lane < info.tokens ? token_row(phase, info.token_begin + lane) : 0;
+        // Other CTAs wrote the rows of this phase through the generic proxy.
+        if (info.phase > 0) asm volatile("fence.proxy.async;" ::: "memory");
+        const int stages = num_stages<Tile>(phase);
+        for (int s = 0; s < stages; ++s, ring.advance()) {
+            auto& full = storage.full[ring.slot];
+            storage.empty[ring.slot].wait(ring.phase ^ 1);
+            if (lane == 0) full.arrive_and_expect_tx(info.tokens * Tile::kBlocks * kBlockBytes);
+            if (lane >= info.tokens) continue;
+#pragma unroll
+            for (int b = 0; b < Tile::kBlocks; ++b) {
+                cute::SM90_TMA_LOAD_2D::copy(
+                    &params.tokens[info.phase], reinterpret_cast<uint64_t*>(&full),
+                    static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST),
+                    storage.tokens[ring.slot] + b * Tile::kTokenBlockBytes + lane * kBlockBytes,
+                    (s * Tile::kBlocks + b) * kBlockBytes, row);
+            }
+        }
+    }
+};
+
+template <class Tile, class Params>
+using Gather = std::conditional_t<Tile::kGatherByTma, TmaGather<Tile, Params>, CopyGather<Tile, Params>>;
+
+template <class Tile, class Params>
+struct TokenProducer {
+    using Source = Gather<Tile, Params>;
+    using Storage = SharedStorage<Tile>;
+
+    __device__ static void run(Storage& storage, const Params& params, int thread) {
+        RingCursor<Tile::kStages> ring;
+        RingCursor<kTileSlots> slots;
+        while (true) {
+            storage.tile_full[slots.slot].wait(slots.phase);
+            const TileInfo info = storage.tile[slots.slot].warp_uniform();
+            if (thread % 32 == 0) storage.tile_empty[slots.slot].arrive();
+            slots.advance();
+            if (info.phase == TileInfo::kEnd) return;
+            if (info.phase > 0) {
+                if (thread % 32 == 0) {
+                    wait_ready(params.schedule.ready + info.token_tile,
+                               ready_target<Tile>(params.phase[info.phase - 1]));
+                }
+                __syncwarp();
+            }
+            Source::gather(storage, params, info, thread, ring);
+        }
+    }
+};
+
+}  // namespace moe_jit::cuda::gemm
