@@ -14,7 +14,7 @@ from .plan import plan
 from .problem import Device, MoEProblem
 
 _SUPPORTED = "on the CPU or on a GPU of compute capability 9.0 (Hopper: H100, H200, H800, H20, GH200)"
-_CPU_MODULE = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
+CPU_MODULE = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
 
 
 @cache
@@ -35,7 +35,7 @@ def describe(device: torch.device, name: str = "hidden_states") -> Device:
 
 def module_spec(problem: MoEProblem) -> jit.ModuleSpec:
     """The module that solves ``problem``."""
-    return _CPU_MODULE if problem.device.kind == "cpu" else plan(problem).module
+    return CPU_MODULE if problem.device.kind == "cpu" else plan(problem).module
 
 
 def load(spec: jit.ModuleSpec) -> Callable[..., Any]:

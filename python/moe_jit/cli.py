@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import jit, plan
-from .enums import ActivationType, RoutingMethodType, WeightLayout
+from . import backends, jit, plan
+from .enums import RoutingMethodType
 from .jit import resources, toolchain
 from .problem import Device, MoEProblem
 
@@ -157,24 +157,13 @@ def _first_specs() -> list[jit.ModuleSpec]:
         intermediate_size=2048,
         num_experts=256,
         num_local_experts=256,
-        local_expert_offset=0,
         top_k=8,
         n_group=8,
         topk_group=4,
         routing_method=RoutingMethodType.DeepSeekV3,
-        activation=ActivationType.Swiglu,
-        weight_layout=WeightLayout.Shuffled,
-        logits_dtype=None,
-        bias_dtype=None,
-        do_finalize=True,
-        scale_input=False,
-        has_replay=False,
-        enable_pdl=True,
-        tune_max_num_tokens=8192,
         device=Device("cuda", compute_capability=(9, 0)),
     )
-    cpu = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
-    return [plan.plan(problem).module, cpu]
+    return [plan.plan(problem).module, backends.CPU_MODULE]
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class RoutingMethodType(IntEnum):
     Llama4 = 3
     """top_k = 1, key x; weight sigmoid(x)."""
     RenormalizeNaive = 4
-    """Same as Renormalize: "softmax, top-k, renormalise" in exact arithmetic is a softmax over the selected x."""
+    """Same as Renormalize: "softmax, top-k, renormalise" is exactly a softmax over the selected x."""
     TopK = 5
     """Key x; weight x."""
     SigmoidRenorm = 6

@@ -20,35 +20,35 @@ class Device:
     sm_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoEProblem:
     """Everything about a call that is known without reading device memory.
 
     ``routing_method`` and ``logits_dtype`` are None when the caller passes expert ids and weights.
     ``n_group`` and ``topk_group`` are 0 unless selection is limited to groups. ``bias_dtype`` is None
-    without a bias.
+    without a bias. The defaults are those of the public function.
     """
 
+    device: Device
     num_tokens: int
     hidden_size: int
     intermediate_size: int
     num_experts: int
     num_local_experts: int
-    local_expert_offset: int
+    local_expert_offset: int = 0
     top_k: int
-    n_group: int
-    topk_group: int
+    n_group: int = 0
+    topk_group: int = 0
     routing_method: RoutingMethodType | None
-    activation: ActivationType
-    weight_layout: WeightLayout
-    logits_dtype: torch.dtype | None
-    bias_dtype: torch.dtype | None
-    do_finalize: bool
-    scale_input: bool
-    has_replay: bool
-    enable_pdl: bool
-    tune_max_num_tokens: int
-    device: Device
+    activation: ActivationType = ActivationType.Swiglu
+    weight_layout: WeightLayout = WeightLayout.Shuffled
+    logits_dtype: torch.dtype | None = None
+    bias_dtype: torch.dtype | None = None
+    do_finalize: bool = True
+    scale_input: bool = False
+    has_replay: bool = False
+    enable_pdl: bool = True
+    tune_max_num_tokens: int = 8192
 
     @property
     def is_pre_routed(self) -> bool:

@@ -4,6 +4,7 @@ from .build import CompileError
 from .loader import (
     LoadRecord,
     ModuleState,
+    build_all,
     cache_directory,
     describe,
     load,
@@ -12,11 +13,12 @@ from .loader import (
     user_store,
 )
 from .spec import ModuleSpec, SourceTree, Unit
-from .store import Store
+from .store import Entry, Store
 from .toolchain import ToolchainError, cuda_target
 
 __all__ = [
     "CompileError",
+    "Entry",
     "LoadRecord",
     "ModuleSpec",
     "ModuleState",
@@ -24,6 +26,7 @@ __all__ = [
     "Store",
     "ToolchainError",
     "Unit",
+    "build_all",
     "cache_directory",
     "cuda_target",
     "describe",

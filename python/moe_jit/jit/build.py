@@ -1,4 +1,4 @@
-"""Compiles and links one module into a store."""
+"""Compiles and links modules into a store."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import signal
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .flags import compile_command, link_command
@@ -31,40 +32,53 @@ class CompileError(RuntimeError):
 
 
 class Builder:
-    """One build of one module; a failing unit stops the others."""
+    """One build of modules for one target, whose common units compile once; a failure stops everything."""
 
     def __init__(
-        self, spec: ModuleSpec, tree: SourceTree, toolchain: Toolchain, store: Store, known: Store
+        self,
+        specs: Sequence[ModuleSpec],
+        tree: SourceTree,
+        toolchain: Toolchain,
+        store: Store,
+        known: Store,
     ) -> None:
-        self._spec, self._tree, self._toolchain, self._store = spec, tree, toolchain, store
+        self._specs, self._tree, self._toolchain, self._store = specs, tree, toolchain, store
+        self._target = specs[0].target
         self._known = known  # searched for objects too; may be read-only
         self._running: set[subprocess.Popen[str]] = set()
         self._guard = threading.Lock()
         self._stopped = False
         self.compile_seconds: dict[str, float] = {}
 
-    def build(self, progress: Progress) -> Entry:
-        spec = self._spec
-        names = {unit: object_name(unit, spec.target, self._tree, self._toolchain) for unit in spec.units}
+    def build(self, progress: Progress) -> list[Entry]:
+        """The modules in the order of the specs."""
+        units = dict.fromkeys(unit for spec in self._specs for unit in spec.units)
+        names = {unit: object_name(unit, self._target, self._tree, self._toolchain) for unit in units}
         objects = {unit: self._find_object(name) for unit, name in names.items()}
         # nvcc takes longest, so its units start first.
         missing = sorted(
             (unit for unit, found in objects.items() if not found), key=lambda unit: not unit.is_cuda
         )
         jobs = job_count(missing)
-        progress.compiling(len(missing), jobs)
+        progress.compiling(len(missing), jobs, links=len(self._specs))
         start = time.monotonic()
         with ThreadPoolExecutor(jobs) as pool:
-            futures = {unit: pool.submit(self._compile, unit, names[unit], progress) for unit in missing}
-            try:
-                for future in as_completed(futures.values()):
-                    future.result()
-            except BaseException:
-                self._stop()
-                pool.shutdown(cancel_futures=True)
-                raise
-        objects.update({unit: future.result() for unit, future in futures.items()})
-        return self._link([entry.payload for entry in objects.values() if entry], start)
+            compiled = {unit: pool.submit(self._compile, unit, names[unit], progress) for unit in missing}
+            self._wait(pool, compiled.values())
+            objects.update({unit: future.result() for unit, future in compiled.items()})
+            payloads = {unit: entry.payload for unit, entry in objects.items() if entry}
+            linked = [pool.submit(self._link, spec, payloads, start, progress) for spec in self._specs]
+            self._wait(pool, linked)
+        return [future.result() for future in linked]
+
+    def _wait(self, pool: ThreadPoolExecutor, futures: Iterable[Future[Entry]]) -> None:
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            self._stop()
+            pool.shutdown(cancel_futures=True)
+            raise
 
     def _find_object(self, name: str) -> Entry | None:
         return self._store.find("objects", name) or self._known.find("objects", name)
@@ -74,32 +88,36 @@ class Builder:
             entry = self._store.find("objects", name)  # another module's build may have made it meanwhile
             if entry is None:
                 output = PAYLOADS["objects"]
-                command = compile_command(unit, self._spec.target, self._tree, self._toolchain, output)
+                command = compile_command(unit, self._target, self._tree, self._toolchain, output)
                 seconds = self._run(command, stage, str(unit))
                 self._check_unchanged(unit, name)
                 self.compile_seconds[str(unit)] = seconds
-                entry = self._store.publish(stage, "objects", name, self._facts(command, seconds, [unit]))
+                facts = self._facts(PurePosixPath(unit.source).stem, command, seconds, [unit])
+                entry = self._store.publish(stage, "objects", name, facts)
         progress.advance()
         return entry
 
     def _check_unchanged(self, unit: Unit, name: str) -> None:
         """An object made from sources edited meanwhile must not be published under the old key."""
         now = SourceTree(self._tree.root)
-        if object_name(unit, self._spec.target, now, self._toolchain) != name:
+        if object_name(unit, self._target, now, self._toolchain) != name:
             raise CompileError(f"{unit}: its sources changed since this process read them; start it again")
 
-    def _link(self, objects: list[Path], start: float) -> Entry:
+    def _link(self, spec: ModuleSpec, objects: dict[Unit, Path], start: float, progress: Progress) -> Entry:
         with self._store.stage() as stage:
-            command = link_command(self._spec, objects, self._toolchain, PAYLOADS["modules"])
-            self._run(command, stage, f"{self._spec.name} (link)")
-            name = module_name(self._spec, self._tree, self._toolchain)
-            facts = self._facts(command, time.monotonic() - start, list(self._spec.units))
-            return self._store.publish(stage, "modules", name, facts)
+            payloads = [objects[unit] for unit in spec.units]
+            command = link_command(spec, payloads, self._toolchain, PAYLOADS["modules"])
+            self._run(command, stage, f"{spec.name} (link)")
+            name = module_name(spec, self._tree, self._toolchain)
+            facts = self._facts(spec.name, command, time.monotonic() - start, list(spec.units))
+            entry = self._store.publish(stage, "modules", name, facts)
+        progress.advance()
+        return entry
 
-    def _facts(self, command: list[str], seconds: float, units: list[Unit]) -> dict[str, Any]:
+    def _facts(self, name: str, command: list[str], seconds: float, units: list[Unit]) -> dict[str, Any]:
         return {
-            "name": self._spec.name,
-            "target": self._spec.target,
+            "name": name,
+            "target": self._target,
             "units": [str(unit) for unit in units],
             "command": shlex.join(command),
             "toolchain": self._toolchain.identity,

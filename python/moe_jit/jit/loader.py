@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -51,7 +51,8 @@ class ModuleState:
 
 
 _modules: dict[tuple[ModuleSpec, Path], tvm_ffi.Module] = {}
-_module_locks: defaultdict[tuple[ModuleSpec, Path], threading.Lock] = defaultdict(threading.Lock)
+_module_locks: dict[tuple[ModuleSpec, Path], threading.Lock] = {}
+_guard = threading.Lock()  # of _module_locks
 _records: list[LoadRecord] = []
 
 
@@ -95,7 +96,9 @@ def load(spec: ModuleSpec, tree: SourceTree | None = None) -> tvm_ffi.Module:
     tree = tree or package_sources()
     key = (spec, tree.root)
     if key not in _modules:
-        with _module_locks[key]:
+        with _guard:
+            lock = _module_locks.setdefault(key, threading.Lock())
+        with lock:
             if key not in _modules:
                 _modules[key] = _load(spec, tree)
     return _modules[key]
@@ -117,14 +120,9 @@ def _load(spec: ModuleSpec, tree: SourceTree) -> tvm_ffi.Module:
             return opened(prebuilt, "prebuilt")
         except Exception as error:
             logger.warning("the prebuilt module %s does not load here: %s", prebuilt.payload, error)
-    try:
-        toolchain = find_toolchain(spec.target)
-    except ToolchainError:
-        if not (cached := user_store().find_any("modules", portable_name(spec, tree))):
-            raise
+    if cached := _find_cached(spec, tree):
         return opened(cached, "cache")
-    if cached := user_store().find("modules", module_name(spec, tree, toolchain)):
-        return opened(cached, "cache")
+    toolchain = find_toolchain(spec.target)
     with Progress(spec.name) as progress:
         entry, origin = _build_once(spec, tree, toolchain, progress, compile_seconds)
     return opened(entry, origin)
@@ -136,6 +134,32 @@ def _find_prebuilt(spec: ModuleSpec, tree: SourceTree) -> Entry | None:
     return next((entry for store in stores if (entry := store.find_any("modules", prefix))), None)
 
 
+def _find_cached(spec: ModuleSpec, tree: SourceTree) -> Entry | None:
+    """The module in the user's cache. Without a compiler any compiler's will do; raises if there is none."""
+    try:
+        toolchain = find_toolchain(spec.target)
+    except ToolchainError:
+        if not (cached := user_store().find_any("modules", portable_name(spec, tree))):
+            raise
+        return cached
+    return user_store().find("modules", module_name(spec, tree, toolchain))
+
+
+def _store_to_write(what: str) -> Store:
+    store = user_store()
+    if store.is_writable():
+        return store
+    private = _private_store()
+    logger.warning(
+        "the cache %s is not writable: compiling %s into %s, for this process only. "
+        "Set MOE_JIT_CACHE_DIR to a directory that keeps it.",
+        store.root,
+        what,
+        private.root,
+    )
+    return private
+
+
 def _build_once(
     spec: ModuleSpec,
     tree: SourceTree,
@@ -144,24 +168,34 @@ def _build_once(
     compile_seconds: dict[str, float],
 ) -> tuple[Entry, str]:
     """Build under the module's lock, unless another process has published it meanwhile; entry and origin."""
-    known = store = user_store()
-    if not store.is_writable():
-        store = _private_store()
-        logger.warning(
-            "the cache %s is not writable: compiling %s into %s, for this process only. "
-            "Set MOE_JIT_CACHE_DIR to a directory that keeps it.",
-            known.root,
-            spec.name,
-            store.root,
-        )
+    store = _store_to_write(spec.name)
     name = module_name(spec, tree, toolchain)
     with store.lock(name):
         if published := store.find("modules", name):
             return published, "cache"
-        builder = Builder(spec, tree, toolchain, store, known)
-        entry = builder.build(progress)
+        builder = Builder([spec], tree, toolchain, store, user_store())
+        (entry,) = builder.build(progress)
         compile_seconds.update(builder.compile_seconds)
         return entry, "built"
+
+
+def build_all(specs: Sequence[ModuleSpec], tree: SourceTree | None = None) -> list[Entry]:
+    """The compiled modules of ``specs``, in their order; loads none of them.
+
+    Those that are neither prebuilt nor in the user's cache are compiled together, with one bound on the
+    number of compilers. Raises CompileError or ToolchainError.
+    """
+    tree = tree or package_sources()
+    found = {spec: _find_prebuilt(spec, tree) or _find_cached(spec, tree) for spec in specs}
+    missing = [spec for spec, entry in found.items() if not entry]
+    for target in dict.fromkeys(spec.target for spec in missing):
+        group = [spec for spec in missing if spec.target == target]
+        what = f"{len(group)} modules for {target}"
+        store = _store_to_write(what)
+        with Progress(what) as progress:
+            builder = Builder(group, tree, find_toolchain(target), store, user_store())
+            found.update(zip(group, builder.build(progress), strict=True))
+    return [entry for spec in specs if (entry := found[spec])]
 
 
 def describe(spec: ModuleSpec, tree: SourceTree | None = None) -> ModuleState:
@@ -169,16 +203,13 @@ def describe(spec: ModuleSpec, tree: SourceTree | None = None) -> ModuleState:
     tree = tree or package_sources()
     if prebuilt := _find_prebuilt(spec, tree):
         return ModuleState(spec, "prebuilt", prebuilt.payload)
-    store = user_store()
     try:
+        if cached := _find_cached(spec, tree):
+            return ModuleState(spec, "cache", cached.payload)
         toolchain = find_toolchain(spec.target)
     except ToolchainError as error:
-        cached = store.find_any("modules", portable_name(spec, tree))
-        if cached:
-            return ModuleState(spec, "cache", cached.payload)
         return ModuleState(spec, "impossible", problem=str(error))
-    if cached := store.find("modules", module_name(spec, tree, toolchain)):
-        return ModuleState(spec, "cache", cached.payload)
+    store = user_store()
     missing = (
         str(unit)
         for unit in spec.units

@@ -44,13 +44,13 @@ class Progress:
             if self._announced and error is None:
                 logger.warning("%s is ready after %.1f s", self._name, time.monotonic() - self._start)
 
-    def compiling(self, units: int, jobs: int) -> None:
-        """``units`` compilations and one link are about to start."""
+    def compiling(self, units: int, jobs: int, links: int = 1) -> None:
+        """``units`` compilations and then ``links`` links are about to start."""
         with self._lock:
             self._status = (
                 f"compiling {units} unit{'s' * (units != 1)}, {jobs} at a time (only the first time)"
             )
-            self._total = units + 1
+            self._total = units + links
             self._show()
 
     def advance(self) -> None:

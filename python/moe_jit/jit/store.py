@@ -156,6 +156,15 @@ class Store:
                 self._move_away(target)
         raise OSError(f"{target}: could not be replaced")
 
+    def adopt(self, entry: Entry) -> Entry:
+        """Publish a copy of another store's entry under the same name, unless it is here."""
+        kind, name = entry.kind, entry.directory.name
+        if found := self.find(kind, name):
+            return found
+        with self.stage() as stage:
+            shutil.copyfile(entry.payload, stage / PAYLOADS[kind])
+            return self.publish(stage, kind, name, entry.manifest)
+
     def _move_away(self, target: Path) -> None:
         trash = self.root / "tmp" / f"trash-{uuid.uuid4().hex}"
         with suppress(FileNotFoundError):
