@@ -10,7 +10,7 @@ import torch
 
 from . import jit
 from .checks import reject
-from .plan import plan
+from .plan import Tactic, plan
 from .problem import Device, MoEProblem
 
 _SUPPORTED = "on the CPU or on a GPU of compute capability 9.0 (Hopper: H100, H200, H800, H20, GH200)"
@@ -30,12 +30,12 @@ def describe(device: torch.device, name: str = "hidden_states") -> Device:
         given = f"{device} ({properties.name}, compute capability {capability[0]}.{capability[1]})"
         reject(name, _SUPPORTED, given)
     index = torch.cuda.current_device() if device.index is None else device.index
-    return Device("cuda", index, capability, properties.multi_processor_count)
+    return Device("cuda", index, capability, properties.multi_processor_count, properties.name)
 
 
-def module_spec(problem: MoEProblem) -> jit.ModuleSpec:
-    """The module that solves ``problem``."""
-    return CPU_MODULE if problem.device.kind == "cpu" else plan(problem).module
+def module_spec(problem: MoEProblem, tactic: Tactic | None = None) -> jit.ModuleSpec:
+    """The module that solves ``problem`` with ``tactic`` (None: the default one)."""
+    return CPU_MODULE if problem.device.kind == "cpu" else plan(problem, tactic).module
 
 
 def load(spec: jit.ModuleSpec) -> Callable[..., Any]:

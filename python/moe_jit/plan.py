@@ -15,15 +15,28 @@ from .problem import MoEProblem
 
 # Token tiles with compiled code, see include/moe_jit/cuda/gemm/tile.cuh.
 TILE_TOKENS = (8, 16, 64, 128, 320)
+# Those that leave no registers for promotion of partial sums to fp32, see csrc/cuda/experts.cu.
+_FAST_ACCUMULATION_TILES = frozenset({320})
 _EXPERT_TIERS = (32, 64, 128, 256, 512, 1024, 2048)
 _LOCAL_EXPERT_TIERS = (512, 2048)
+
+
+@dataclass(frozen=True, slots=True)
+class Tactic:
+    """What is chosen for speed alone. Fields are numbers or strings, which the tuner keeps in a file."""
+
+    tile_tokens: int
+
+    @property
+    def has_fast_accumulation(self) -> bool:
+        return self.tile_tokens in _FAST_ACCUMULATION_TILES
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How one problem runs on a GPU."""
 
-    tile_tokens: int
+    tactic: Tactic
     module: ModuleSpec
 
 
@@ -40,6 +53,24 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     mean = problem.num_tokens * problem.top_k / problem.num_experts
     rows = min(mean + 3 * math.sqrt(mean), problem.num_tokens)
     return next((tile for tile in TILE_TOKENS if rows <= tile), TILE_TOKENS[-1])
+
+
+def default_tactic(problem: MoEProblem) -> Tactic:
+    """The tactic without measurements."""
+    return Tactic(default_tile_tokens(problem))
+
+
+def candidates(problem: MoEProblem) -> tuple[Tactic, ...]:
+    """The tactics worth measuring, the default first. None accumulates less exactly than the default."""
+    default = default_tactic(problem)
+    if problem.device.kind == "cpu":
+        return (default,)
+    at = TILE_TOKENS.index(default.tile_tokens)
+    near = (Tactic(tile) for tile in TILE_TOKENS[max(0, at - 1) : at + 2])
+    return (
+        default,
+        *(t for t in near if t != default and t.has_fast_accumulation <= default.has_fast_accumulation),
+    )
 
 
 def _route_unit(problem: MoEProblem) -> Unit:
@@ -62,13 +93,13 @@ def _experts_unit(activation: ActivationType, num_local_experts: int, tile_token
     )
 
 
-def plan(problem: MoEProblem) -> Plan:
-    """Choose tiles and name the translation units for a problem on a Hopper GPU."""
-    tile_tokens = default_tile_tokens(problem)
+def plan(problem: MoEProblem, tactic: Tactic | None = None) -> Plan:
+    """Name the translation units for a problem on a Hopper GPU; ``tactic`` replaces the default one."""
+    tactic = tactic or default_tactic(problem)
     units = (
-        _experts_unit(problem.activation, problem.num_local_experts, tile_tokens),
+        _experts_unit(problem.activation, problem.num_local_experts, tactic.tile_tokens),
         _route_unit(problem),
         Unit("cuda/finalize.cu"),
         Unit("cuda/fp8_moe.cpp"),
     )
-    return Plan(tile_tokens, ModuleSpec("fp8_moe_sm90a", units, "sm_90a"))
+    return Plan(tactic, ModuleSpec("fp8_moe_sm90a", units, "sm_90a"))

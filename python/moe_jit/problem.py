@@ -12,12 +12,13 @@ from .enums import ActivationType, RoutingMethodType, WeightLayout
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that can run the operation. ``compute_capability`` and ``sm_count`` are zero on the CPU."""
+    """A device that can run the operation. All but ``kind`` is empty on the CPU."""
 
     kind: Literal["cpu", "cuda"]
     index: int = 0
     compute_capability: tuple[int, int] = (0, 0)
     sm_count: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

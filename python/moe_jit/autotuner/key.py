@@ -1,0 +1,93 @@
+"""What identifies a layer shape on a kind of GPU: measurements of one key hold for all of its calls."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..jit import SourceTree, Unit
+from ..jit.flags import unit_flags
+from ..jit.spec import package_sources
+from ..problem import MoEProblem
+
+OPERATION = "fp8_per_tensor_scale_moe"
+_TARGET = "sm_90a"
+# Facts of a call that cannot change which tactic is fastest; every other field of MoEProblem is in the key.
+IRRELEVANT = {
+    "num_tokens": "measured per bucket",
+    "tune_max_num_tokens": "says which buckets to measure",
+    "device": "its name and number of multiprocessors are in the key",
+    "local_expert_offset": "ranks of one layer do the same work",
+    "do_finalize": "the weighted sum is another kernel",
+    "has_replay": "a few bytes per token, in another kernel",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """Facts as canonical JSON, in which values of different types differ."""
+
+    text: str
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Key:
+        return cls(json.dumps(facts, sort_keys=True))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads(self.text)
+        return facts
+
+    def __str__(self) -> str:
+        facts = self.facts
+        sizes = "hidden_size", "intermediate_size", "num_local_experts", "num_experts", "top_k", "activation"
+        return f"{facts.get('operation')} ({', '.join(f'{name} {facts.get(name)}' for name in sizes)})"
+
+
+def kernel_set(tree: SourceTree) -> str:
+    """Digest of all that the GPU code is compiled from, and of its flags; no driver or compiler version."""
+    digest = hashlib.sha256(tree.headers_digest.encode())
+    for path in sorted((tree.csrc / "cuda").iterdir()):
+        if path.suffix in (".cu", ".cpp"):
+            unit = Unit(str(path.relative_to(tree.csrc)))
+            described = [unit.source, tree.unit_digest(unit), unit_flags(unit, _TARGET)]
+            digest.update(json.dumps(described).encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _own_kernels() -> str:
+    return kernel_set(package_sources())
+
+
+def _fact(value: object) -> str | int | None:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if value is None or isinstance(value, (str, int)):
+        return value
+    raise TypeError(f"no stable text for {value!r}")
+
+
+def key_of(problem: MoEProblem, kernels: str | None = None) -> Key:
+    """The key of a call; ``kernels`` replaces the digest of this package's kernels."""
+    facts = {f.name: _fact(getattr(problem, f.name)) for f in fields(problem) if f.name not in IRRELEVANT}
+    return Key.of(
+        {
+            "operation": OPERATION,
+            "gpu": problem.device.name,
+            "sm_count": problem.device.sm_count,
+            "kernels": kernels or _own_kernels(),
+            "input_dtype": "float8_e4m3fn",
+            "weight_dtype": "float8_e4m3fn",
+            "output_dtype": "bfloat16",
+            **facts,
+        }
+    )
