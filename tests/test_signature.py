@@ -105,6 +105,7 @@ def test_public_names():
         "unshuffle_gemm2",
         "trtllm_fp8_per_tensor_scale_moe",
         "trtllm_fp8_per_tensor_scale_routed_moe",
+        "warmup",
         "workspace_size",
     }
     assert all(hasattr(moe_jit, name) for name in moe_jit.__all__)

@@ -7,6 +7,7 @@ from .enums import ActivationType, RoutingMethodType, WeightLayout
 from .fused_moe import trtllm_fp8_per_tensor_scale_moe, trtllm_fp8_per_tensor_scale_routed_moe
 from .layer import FusedMoE
 from .layouts import shuffle_gemm1, shuffle_gemm2, swap_halves, unshuffle_gemm1, unshuffle_gemm2
+from .warmup import warmup
 from .workspace import workspace_size
 
 __version__ = "0.1.0"
@@ -25,5 +26,6 @@ __all__ = [
     "trtllm_fp8_per_tensor_scale_routed_moe",
     "unshuffle_gemm1",
     "unshuffle_gemm2",
+    "warmup",
     "workspace_size",
 ]

@@ -1,4 +1,4 @@
-"""The ``moe-jit`` command: demo, cache and doctor."""
+"""The ``moe-jit`` command: demo, warmup, cache and doctor."""
 
 from __future__ import annotations
 
@@ -169,6 +169,8 @@ def _first_specs() -> list[jit.ModuleSpec]:
 def main() -> None:
     """Entry point of the ``moe-jit`` program."""
     from .demo import demo
+    from .warmup import command
 
     app.command()(demo)
+    app.command("warmup")(command.command)
     app()
