@@ -41,22 +41,29 @@ struct Mainloop {
         }
     }
 
-    // Issues and commits the MMAs of one k-block and kCount units: d = or += weights * tokens^T.
+    static constexpr int kSteps = kBlockBytes / Format::kMmaBytes;
+
+    // Step k of one k-block of a unit: d = or += weights * tokens^T.
+    __device__ __forceinline__ static void multiply(Storage& storage, int slot, int block, int unit, int k,
+                                                    Accum (&d)[kAccums], bool accumulate) {
+        const uint64_t weights = operand_descriptor(storage.weights[slot] + block * Tile::kWeightBlockBytes +
+                                                    unit * kUnitRows * kBlockBytes);
+        const uint64_t tokens = operand_descriptor(storage.tokens[slot] + block * Tile::kTokenBlockBytes);
+        const int step = k * (Format::kMmaBytes >> 4);
+        Format::template mma<kTokens>(weights + step, tokens + step, d, accumulate);
+    }
+
+    // Issues and commits the MMAs of one k-block and kCount units.
     template <int kCount>
     __device__ __forceinline__ static void issue(Storage& storage, int slot, int block, int first_unit,
                                                  Accum (&d)[kCount][kAccums], bool accumulate) {
-        const uint64_t weights = operand_descriptor(storage.weights[slot] + block * Tile::kWeightBlockBytes +
-                                                    first_unit * kUnitRows * kBlockBytes);
-        const uint64_t tokens = operand_descriptor(storage.tokens[slot] + block * Tile::kTokenBlockBytes);
         fence(d);
         cute::warpgroup_arrive();
 #pragma unroll
-        for (int k = 0; k < kBlockBytes / Format::kMmaBytes; ++k) {
-            const int step = k * (Format::kMmaBytes >> 4);
+        for (int k = 0; k < kSteps; ++k) {
 #pragma unroll
             for (int u = 0; u < kCount; ++u) {
-                Format::template mma<kTokens>(weights + step + u * (kUnitRows * kBlockBytes >> 4),
-                                              tokens + step, d[u], accumulate || k > 0);
+                multiply(storage, slot, block, first_unit + u, k, d[u], accumulate || k > 0);
             }
         }
         cute::warpgroup_commit_batch();
@@ -105,6 +112,31 @@ struct Mainloop {
         if constexpr (kPart + 1 < kParts) add_in_order<kPart + 1>(storage, slot, part, acc);
     }
 
+    // A chain of narrow MMAs on one accumulator costs about 75 cycles a link; independent ones pipeline.
+    // Narrow tiles therefore give every step of a stage its own accumulator.
+    static constexpr bool kIndependent = kTokens <= 32 && (kUnits + kParts * kSteps) * kAccums <= 192;
+
+    __device__ __forceinline__ static void independent(Storage& storage, int stages, int first_unit,
+                                                       Ring& ring, Accums& acc) {
+        for (int s = 0; s < stages; ++s, ring.advance()) {
+            Accum part[kParts * kSteps][kAccums];
+            wait_stage(storage, ring);
+            fence(part);
+            cute::warpgroup_arrive();
+#pragma unroll
+            for (int i = 0; i < kParts * kSteps; ++i) {
+                multiply(storage, ring.slot, i / (kUnits * kSteps), first_unit + i % kUnits,
+                         i / kUnits % kSteps, part[i], false);
+            }
+            cute::warpgroup_commit_batch();
+            cute::warpgroup_wait<0>();
+            fence(part);
+            release(storage, ring.slot);
+#pragma unroll
+            for (int i = 0; i < kParts * kSteps; ++i) add(acc[i % kUnits], part[i]);
+        }
+    }
+
     __device__ __forceinline__ static void promoted(Storage& storage, int stages, int first_unit, Ring& ring,
                                                     Accums& acc) {
         for (int s = 0; s < stages; ++s, ring.advance()) {
@@ -151,7 +183,9 @@ struct Mainloop {
     __device__ __forceinline__ static void run(Storage& storage, int stages, int first_unit, Ring& ring,
                                                Accums& acc) {
         clear(acc);
-        if constexpr (Format::kPromote) {
+        if constexpr (Format::kPromote && kIndependent) {
+            independent(storage, stages, first_unit, ring, acc);
+        } else if constexpr (Format::kPromote) {
             promoted(storage, stages, first_unit, ring, acc);
         } else {
             direct(storage, stages, first_unit, ring, acc);
