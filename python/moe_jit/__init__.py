@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .ascend import npu_dequant_swiglu_quant, npu_dynamic_quant
+from .autotuner import autotune
 from .enums import ActivationType, RoutingMethodType, WeightLayout
 from .fused_moe import trtllm_fp8_per_tensor_scale_moe, trtllm_fp8_per_tensor_scale_routed_moe
 from .layer import FusedMoE
@@ -17,6 +18,7 @@ __all__ = [
     "FusedMoE",
     "RoutingMethodType",
     "WeightLayout",
+    "autotune",
     "npu_dequant_swiglu_quant",
     "npu_dynamic_quant",
     "shuffle_gemm1",

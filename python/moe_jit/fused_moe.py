@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from . import backends, ops
+from . import autotuner, backends, ops
 from .enums import WeightLayout
 from .jit import ModuleSpec
+from .plan import Tactic
 from .problem import MoEProblem
 from .validate import NUM_TENSORS, Arguments, check_aliasing, validate
 
@@ -24,15 +26,22 @@ class _Launcher:
     problem: MoEProblem
     spec: ModuleSpec | None
     function: Callable[..., Any] | None
+    generation: int
     integers: tuple[int, ...]
     flags: tuple[bool | int, ...]
 
     @classmethod
-    def prepare(cls, args: Arguments) -> _Launcher:
+    def prepare(cls, args: Arguments, tactic: Tactic | None = None) -> _Launcher:
+        """Validate a call and load its module, with ``tactic`` or the one that the tuner chooses."""
         problem = validate(args)
-        spec = backends.module_spec(problem) if problem.num_tokens else None
+        spec, generation = None, autotuner.generation()
+        if problem.num_tokens:
+            if tactic is None:
+                tactic, generation = autotuner.choose(problem, partial(_runner, problem, args))
+            spec = backends.module_spec(problem, tactic)
         return cls(
             problem=problem,
+            generation=generation,
             spec=spec,
             function=backends.load(spec) if spec else None,
             integers=(
@@ -85,6 +94,13 @@ class _Launcher:
         return [gemm2_output, expert_weights, pair_to_row]
 
 
+def _runner(problem: MoEProblem, args: Arguments, skew: float) -> autotuner.CudaRunner:
+    def bind(call: Arguments, tactic: Tactic) -> Callable[[], object]:
+        return partial(_Launcher.prepare(call, tactic), call)
+
+    return autotuner.CudaRunner(problem, args, bind, skew)
+
+
 _launchers: dict[Hashable, _Launcher] = {}
 
 
@@ -111,7 +127,7 @@ def _run(args: Arguments) -> torch.Tensor | list[torch.Tensor]:
         launcher = _launchers.get(signature)
     except Exception:  # not tensors, or not hashable: validation says which argument is wrong
         launcher = signature = None
-    if launcher is None:
+    if launcher is None or launcher.generation != autotuner.generation():
         launcher = _Launcher.prepare(args)
         if len(_launchers) >= _MAX_SIGNATURES:
             _launchers.clear()

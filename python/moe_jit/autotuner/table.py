@@ -44,8 +44,8 @@ class Table:
     def layer(self, key: Key) -> Layer:
         return self._layers.get(key, {})
 
-    def find(self, key: Key, num_tokens: int) -> Measurement | None:
-        """The measurement at the next bucket from ``num_tokens`` up.
+    def find(self, key: Key, num_tokens: int) -> tuple[int, Measurement] | None:
+        """The next bucket from ``num_tokens`` up, and its measurement.
 
         A list that ends at an odd number holds that number instead of a bucket; it serves what lies below it
         down to the previous bucket.
@@ -53,7 +53,7 @@ class Table:
         layer = self.layer(key)
         last = round_up(num_tokens)
         bucket = min((b for b in layer if num_tokens <= b <= last), default=None)
-        return None if bucket is None else layer[bucket]
+        return None if bucket is None else (bucket, layer[bucket])
 
     def update(self, key: Key, layer: Layer) -> None:
         """Add measurements; they replace those of the same buckets."""
