@@ -100,7 +100,7 @@ def test_honest_results_agree(emulated, shape, activation):
 
 def test_expected_deviation_is_small(emulated):
     """What the bounds are made of: a fraction of a percent, so 2 % cannot hide."""
-    case = make_case(emulated)
+    case = make_case(emulated, "dense load")
     agreement = compare_output(case.output(), case.reference()).check(f"seed {case.seed}")
     assert agreement.relative_l2 < agreement.expected_relative_l2 * 1.5
     assert agreement.expected_relative_l2 < {"fp32": 0.004, "hopper": 0.01, "hopper fast": 0.015}[emulated]
@@ -218,7 +218,7 @@ def test_scale_errors_are_rejected_for_every_activation(emulated, activation, sc
 @pytest.mark.parametrize("scale", ["sc", "s2"])
 def test_a_scale_error_of_one_expert_is_rejected(emulated, scale):
     """Diluted by the other experts of its tokens, it is small in the output but whole in its alpha."""
-    for shape, factor in (("dense load", 1.03), ("sparse load", 1.05)):
+    for shape, factor in (("dense load", 1.05), ("sparse load", 1.1)):
         case = make_case(emulated, shape)
         result = case.result(**scaled(scale, factor, busiest(case))(case))
         reference = case.reference()
