@@ -9,10 +9,9 @@ from itertools import pairwise
 import torch
 from models import Model
 
-import moe_jit
-
 ROTATED_BYTES = 3_000_000_000
 MAX_WEIGHT_SETS = 4
+INTERMEDIATE_GAIN = 16.0
 
 
 @dataclass
@@ -23,22 +22,28 @@ class Weights:
 
 @dataclass
 class Layer:
-    """One model's expert layer with one or more copies of the weights."""
+    """The local experts of one model's layer, with one or more copies of the weights.
+
+    Rows are random, so that every implementation may read them in the layout it likes best.
+    """
 
     model: Model
+    local_offset: int
     weights: list[Weights]
     scale1: torch.Tensor
     gate_scale: torch.Tensor
     scale2: torch.Tensor
 
-    def call(self, index: int, logits: torch.Tensor, hidden: torch.Tensor, **options: object) -> torch.Tensor:
-        m = self.model
-        w = self.weights[index % len(self.weights)]
-        return moe_jit.trtllm_fp8_per_tensor_scale_moe(
-            logits, None, hidden, w.gemm1, self.scale1, self.gate_scale, w.gemm2, self.scale2,
-            m.num_experts, m.top_k, m.n_group, m.topk_group, m.intermediate_size, 0, m.num_experts,
-            1.0, m.scale_input, int(m.routing), activation_type=int(m.activation), **options,
-        )  # fmt: skip
+    @property
+    def num_local(self) -> int:
+        return self.scale1.shape[0]
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.num_local < self.model.num_experts
+
+    def weights_of_call(self, index: int) -> Weights:
+        return self.weights[index % len(self.weights)]
 
 
 def _random_e4m3(*shape: int) -> torch.Tensor:
@@ -48,32 +53,32 @@ def _random_e4m3(*shape: int) -> torch.Tensor:
     return out
 
 
-def make_layer(model: Model) -> Layer:
-    """Unit-variance e4m3 weights; the scales keep the intermediate inside e4m3's range."""
-    h, i, e = model.hidden_size, model.intermediate_size, model.num_experts
-    set_bytes = model.expert_bytes * e
-    sets = min(MAX_WEIGHT_SETS, 1 + ROTATED_BYTES // set_bytes)
+def make_layer(model: Model, num_shards: int = 1) -> Layer:
+    """Unit-variance e4m3 weights; the scales keep the intermediate inside e4m3's range.
+
+    With expert parallelism the layer is the shard in the middle of ``num_shards``.
+    """
+    if model.num_experts % num_shards:
+        raise ValueError(f"num_shards must divide num_experts {model.num_experts}, got {num_shards}")
+    h, i, e = model.hidden_size, model.intermediate_size, model.num_experts // num_shards
+    sets = min(MAX_WEIGHT_SETS, 1 + ROTATED_BYTES // (model.expert_bytes * e))
     weights = [Weights(_random_e4m3(e, model.gemm1_rows, h), _random_e4m3(e, h, i)) for _ in range(sets)]
     gate = h**-0.5
     gated = model.activation.is_gated
     return Layer(
         model,
+        num_shards // 2 * e,
         weights,
-        torch.full((e,), 16.0 * (gate if gated else 1.0), device="cuda"),
+        torch.full((e,), INTERMEDIATE_GAIN * (gate if gated else 1.0), device="cuda"),
         torch.full((e,), gate, device="cuda"),
-        torch.full((e,), i**-0.5 / 16.0, device="cuda"),
+        torch.full((e,), i**-0.5 / INTERMEDIATE_GAIN, device="cuda"),
     )
-
-
-def make_inputs(model: Model, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = torch.randn(num_tokens, model.num_experts, device="cuda")
-    hidden = torch.randn(num_tokens, model.hidden_size, device="cuda").to(torch.float8_e4m3fn)
-    return logits, hidden
 
 
 def graph_time_us(calls: list[Callable[[], object]], replays: int) -> float:
     """Median time of one call, from back-to-back replays of a graph that holds them all."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for call in calls[:2]:
             call()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from moe_jit.enums import ActivationType, RoutingMethodType
 
 # Measured on an H200: streaming reads through TMA, and a dense 8192^3 e4m3 product with fast accumulation.
@@ -38,9 +40,24 @@ class Model:
 
     def bound_us(self, num_tokens: int) -> float:
         """Each needed weight byte, token and result moves once; every product is computed once."""
-        bytes_moved = self.expert_bytes * self.experts_hit(num_tokens) + 3 * num_tokens * self.hidden_size
-        flops = 2 * num_tokens * self.top_k * self.expert_bytes
-        return 1e6 * max(bytes_moved / READ_BYTES_PER_S, flops / FP8_FLOP_PER_S)
+        pairs = num_tokens * self.top_k
+        return self._bound_us(self.experts_hit(num_tokens), pairs, num_tokens, num_tokens)
+
+    def routed_bound_us(self, ids: torch.Tensor, local_offset: int, num_local: int) -> float:
+        """The same bound for the experts that ``ids`` [T, top_k] choose, counting the local ones only.
+
+        A token without a local expert is not read; its result, zero, is written all the same.
+        """
+        local = ids.long() - local_offset
+        live = (local >= 0) & (local < num_local)
+        counts = torch.bincount(local[live], minlength=num_local)
+        hit = int((counts > 0).sum())
+        return self._bound_us(hit, int(counts.sum()), int(live.any(dim=1).sum()), ids.shape[0])
+
+    def _bound_us(self, experts: float, pairs: int, tokens_read: int, tokens_written: int) -> float:
+        tokens = (tokens_read + 2 * tokens_written) * self.hidden_size
+        flops = 2 * pairs * self.expert_bytes
+        return 1e6 * max((self.expert_bytes * experts + tokens) / READ_BYTES_PER_S, flops / FP8_FLOP_PER_S)
 
 
 MODELS = {
