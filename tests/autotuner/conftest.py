@@ -1,0 +1,14 @@
+"""Every test starts from a tuner that knows nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from moe_jit.autotuner import state
+
+
+@pytest.fixture(autouse=True)
+def fresh_tuner(monkeypatch: pytest.MonkeyPatch) -> state.State:
+    monkeypatch.delenv(state.CACHE_VARIABLE, raising=False)
+    monkeypatch.setattr(state, "STATE", state.State())
+    return state.STATE
