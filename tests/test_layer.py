@@ -379,3 +379,15 @@ def test_bad_inputs(hidden_states: Any, error: type[Exception], message: str, ch
     with pytest.raises(error) as raised:
         layer(hidden_states, checkpoint.logits)
     assert message in str(raised.value)
+
+
+def test_calibration_with_the_routing_done_chooses_the_same_scales() -> None:
+    w13, w2 = torch.randn(E, 2 * I, H), torch.randn(E, H, I)
+    x, logits = inputs()
+    from_logits, routed = (FusedMoE(w13, w2, top_k=K) for _ in range(2))
+    from_logits.calibrate(x, logits)
+    ids, weights = oracle.route(logits, None, method=RoutingMethodType.Renormalize, top_k=K)
+    routed.calibrate_routed(x, ids.int(), weights.bfloat16())
+    assert routed.input_scale == from_logits.input_scale
+    assert torch.equal(routed.intermediate_scale, from_logits.intermediate_scale)
+    assert torch.equal(routed(x, logits), from_logits(x, logits))

@@ -202,11 +202,27 @@ class FusedMoE(torch.nn.Module):
         Sets ``intermediate_scale``, and ``input_scale`` unless it was given to the constructor or
         ``hidden_states`` is quantised already. Arguments as in ``forward``.
         """
+        self._calibrate_input(hidden_states)
+        ids, weights = self._route(hidden_states, router_logits)
+        self._calibrate_intermediate(hidden_states, ids, weights)
+
+    @torch.no_grad()
+    def calibrate_routed(
+        self, hidden_states: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
+    ) -> None:
+        """``calibrate`` with the routing done; arguments as in ``forward_routed``."""
+        self._calibrate_input(hidden_states)
+        self._calibrate_intermediate(hidden_states, topk_ids, topk_weights)
+
+    def _calibrate_input(self, hidden_states: torch.Tensor) -> None:
         if hidden_states.dtype != _E4M3 and not self._has_given_input_scale:
             self.input_scale = scales.full_range_scale(hidden_states)
         self.intermediate_scale = torch.ones(self.num_local_experts, device=self.w2.device)
         self._update_scales()
-        ids, weights = self._route(hidden_states, router_logits)
+
+    def _calibrate_intermediate(
+        self, hidden_states: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+    ) -> None:
         largest = self._largest_intermediate(self.quantize_input(hidden_states), ids, weights)
         self.intermediate_scale = scales.full_range_scale(largest).expand(self.num_local_experts).contiguous()
         self._update_scales()
