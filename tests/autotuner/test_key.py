@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shapes import H200, problem
 
 from moe_jit.autotuner.key import Key, kernel_set, key_of
 from moe_jit.enums import ActivationType, RoutingMethodType, WeightLayout
 from moe_jit.jit.spec import SourceTree, package_sources
 from moe_jit.problem import Device, MoEProblem
-from shapes import H200, problem
 
 DTYPES = st.sampled_from([None, torch.float32, torch.bfloat16])
 SMALL = st.integers(1, 3)
@@ -57,7 +57,7 @@ SHARED = ("num_tokens", "tune_max_num_tokens", "local_expert_offset", "do_finali
 
 def relevant(call: MoEProblem) -> tuple[Any, ...]:
     """Written from the other side than the key: what may differ between calls that share."""
-    same = {name: 1 for name in SHARED}
+    same = dict.fromkeys(SHARED, 1)
     device = dataclasses.replace(call.device, index=0)
     return dataclasses.astuple(dataclasses.replace(call, device=device, **same))
 
