@@ -61,8 +61,15 @@ PRE_ROUTED = [
 
 
 ASCEND = {  # their signatures: tests/ascend/test_ascend_signature.py
+    "nd_to_nz",
+    "npu_convert_weight_to_int4pack",
     "npu_dequant_swiglu_quant",
     "npu_dynamic_quant",
+    "npu_format_cast",
+    "npu_grouped_matmul",
+    "npu_quantize",
+    "npu_trans_quant_param",
+    "nz_to_nd",
 }
 
 
@@ -98,6 +105,7 @@ def test_public_names():
         "RoutingMethodType",
         "WeightLayout",
         *ASCEND,
+        "autotune",
         "shuffle_gemm1",
         "shuffle_gemm2",
         "swap_halves",

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .ascend import npu_dequant_swiglu_quant, npu_dynamic_quant
+from .ascend import (
+    nd_to_nz,
+    npu_convert_weight_to_int4pack,
+    npu_dequant_swiglu_quant,
+    npu_dynamic_quant,
+    npu_format_cast,
+    npu_grouped_matmul,
+    npu_quantize,
+    npu_trans_quant_param,
+    nz_to_nd,
+)
 from .autotuner import autotune
 from .enums import ActivationType, RoutingMethodType, WeightLayout
 from .fused_moe import trtllm_fp8_per_tensor_scale_moe, trtllm_fp8_per_tensor_scale_routed_moe
@@ -19,8 +29,15 @@ __all__ = [
     "RoutingMethodType",
     "WeightLayout",
     "autotune",
+    "nd_to_nz",
+    "npu_convert_weight_to_int4pack",
     "npu_dequant_swiglu_quant",
     "npu_dynamic_quant",
+    "npu_format_cast",
+    "npu_grouped_matmul",
+    "npu_quantize",
+    "npu_trans_quant_param",
+    "nz_to_nd",
     "shuffle_gemm1",
     "shuffle_gemm2",
     "swap_halves",

@@ -9,6 +9,17 @@ import pytest
 import moe_jit
 
 DOCUMENTED = {
+    "npu_convert_weight_to_int4pack": "(weight, inner_k_tiles=0)",
+    "npu_format_cast": "(input, acl_format, customize_dtype=None)",
+    "npu_grouped_matmul": (
+        "(x, weight, *, bias=None, scale=None, offset=None, antiquant_scale=None, antiquant_offset=None, "
+        "per_token_scale=None, group_list=None, activation_input=None, activation_quant_scale=None, "
+        "activation_quant_offset=None, split_item=0, group_type=None, group_list_type=0, act_type=0, "
+        "tuning_config=None, output_dtype=None, x_dtype=None, weight_dtype=None, scale_dtype=None, "
+        "per_token_scale_dtype=None)"
+    ),
+    "npu_quantize": "(self, scales, zero_points, dtype, axis=1, div_mode=True)",
+    "npu_trans_quant_param": "(scale, offset=None, round_mode=0)",
     "npu_dequant_swiglu_quant": (
         "(x, *, weight_scale=None, activation_scale=None, bias=None, quant_scale=None, quant_offset=None, "
         "group_index=None, activate_left=False, quant_mode=0, dst_type=None, round_mode=None, "

@@ -25,6 +25,11 @@ MOE_JIT_HD MOE_JIT_INLINE int32_t round_to_int4(float value) { return saturate(f
 // fp32 with the low 13 bits of the mantissa dropped: the scale format of Ascend's matrix unit.
 MOE_JIT_HD MOE_JIT_INLINE float fp19(float value) { return bits_float(float_bits(value) & 0xffffe000u); }
 
+// Wraps around, as accumulators do.
+MOE_JIT_HD MOE_JIT_INLINE int32_t wrapping_add(int32_t a, int32_t b) {
+    return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+
 // A packed requantisation parameter, see npu_trans_quant_param: bits 13-31 an fp19 multiplier, bits 37-45 a
 // signed offset, bit 46 set for an int8 result and clear for uint8.
 struct RequantParameter {

@@ -19,11 +19,6 @@ struct RowParameters {
     bool quant_is_scalar;
 };
 
-// Wraps around, as the accumulator does.
-inline int32_t wrapping_add(int32_t a, int32_t b) {
-    return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
-}
-
 // ((x + int_bias) * weight_scale) * activation_scale + float_bias
 inline void dequantise_row(const int32_t* x, int64_t width, const RowParameters& p,
                            const float* activation_scale, float* out) {

@@ -7,6 +7,7 @@
 #include "moe_jit/core/layout.h"
 #include "moe_jit/core/numeric.h"
 #include "moe_jit/cpu/grouped_gemm.h"
+#include "moe_jit/cpu/route.h"
 
 namespace moe_jit::cpu {
 
@@ -27,11 +28,32 @@ struct ExpertsArgs {
     bool scale_input;  // routing weights multiply the gemm1 accumulators instead of the finalize
 };
 
+using FloatBuffer = Buffer<float>;
+
+// The product of one FP8 GEMM: stored_row(column) is the weight row within the expert that holds a column;
+// emit(expert, column, row, dots) receives columns in pairs.
+template <class StoredRow, class Emit>
+void expert_gemm(const uint8_t* weights, int64_t num_columns, int64_t depth, const RowIndex& index,
+                 const std::vector<const float*>& inputs, const StoredRow& stored_row, const Emit& emit) {
+    grouped_gemm<FloatDomain, float>(
+        index.groups(), num_columns, Depth{depth}, inputs,
+        [&](int64_t expert, int64_t first, int count, float* out) {
+            for (int c = 0; c < count; ++c) {
+                const int64_t row = expert * num_columns + stored_row(first + c);
+                decode<E4m3>(weights + row * depth, depth, out + c * depth);
+            }
+        },
+        [](int64_t) { return Unweighed{}; },
+        [&](int64_t expert, int64_t column, int64_t row, const float* dots, int) {
+            emit(expert, column, row, dots);
+        });
+}
+
 // Intermediate [num_rows, intermediate_size]: fp32 values that are exact in e4m3.
 template <class Activation>
 FloatBuffer gemm1(const ExpertsArgs& args, const RowIndex& index) {
     const int64_t hidden = args.hidden_size, inter = args.intermediate_size;
-    const FloatBuffer tokens = make_buffer(args.num_tokens * hidden);
+    const FloatBuffer tokens = make_buffer<float>(args.num_tokens * hidden);
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < args.num_tokens; ++t) {
         decode<E4m3>(args.hidden_states + t * hidden, hidden, tokens.get() + t * hidden);
@@ -40,8 +62,8 @@ FloatBuffer gemm1(const ExpertsArgs& args, const RowIndex& index) {
     for (int64_t row = 0; row < index.num_rows(); ++row) {
         inputs[row] = tokens.get() + index.row_to_pair[row] / args.top_k * hidden;
     }
-    FloatBuffer out = make_buffer(index.num_rows() * inter);
-    const auto store = [&](int expert, int64_t row, int64_t channel, float linear, float gate) {
+    FloatBuffer out = make_buffer<float>(index.num_rows() * inter);
+    const auto store = [&](int64_t expert, int64_t row, int64_t channel, float linear, float gate) {
         const float input_scale =
             args.scale_input ? bf16_to_float(args.weights[index.row_to_pair[row]]) : 1.0f;
         const float value = Activation::apply(linear * input_scale, gate * input_scale,
@@ -49,22 +71,22 @@ FloatBuffer gemm1(const ExpertsArgs& args, const RowIndex& index) {
         out[row * inter + channel] = E4m3::to_float(E4m3::from_float(value));
     };
     if constexpr (Activation::kGated) {
-        grouped_gemm<E4m3>(
-            args.gemm1_weights, 2 * inter, inter, hidden, index, inputs,
-            [&](int64_t channel, int which) {
-                return which == 0 ? stored_linear_row(args.layout, channel, inter)
-                                  : stored_gate_row(args.layout, channel, inter);
+        expert_gemm(
+            args.gemm1_weights, 2 * inter, hidden, index, inputs,
+            [&](int64_t column) {
+                return column % 2 == 0 ? stored_linear_row(args.layout, column / 2, inter)
+                                       : stored_gate_row(args.layout, column / 2, inter);
             },
-            [&](int expert, int64_t channel, int64_t row, float linear, float gate) {
-                store(expert, row, channel, linear, gate);
+            [&](int64_t expert, int64_t column, int64_t row, const float* dots) {
+                store(expert, row, column / 2, dots[0], dots[1]);
             });
     } else {
-        grouped_gemm<E4m3>(
-            args.gemm1_weights, inter, inter / 2, hidden, index, inputs,
-            [&](int64_t pair, int which) { return stored_row(args.layout, 2 * pair + which); },
-            [&](int expert, int64_t pair, int64_t row, float dot0, float dot1) {
-                store(expert, row, 2 * pair, dot0, 0.0f);
-                store(expert, row, 2 * pair + 1, dot1, 0.0f);
+        expert_gemm(
+            args.gemm1_weights, inter, hidden, index, inputs,
+            [&](int64_t column) { return stored_row(args.layout, column); },
+            [&](int64_t expert, int64_t column, int64_t row, const float* dots) {
+                store(expert, row, column, dots[0], 0.0f);
+                store(expert, row, column + 1, dots[1], 0.0f);
             });
     }
     return out;
@@ -75,13 +97,13 @@ inline void gemm2(const ExpertsArgs& args, const RowIndex& index, const float* i
     const int64_t hidden = args.hidden_size, inter = args.intermediate_size;
     std::vector<const float*> inputs(index.num_rows());
     for (int64_t row = 0; row < index.num_rows(); ++row) inputs[row] = intermediate + row * inter;
-    grouped_gemm<E4m3>(
-        args.gemm2_weights, hidden, hidden / 2, inter, index, inputs,
-        [&](int64_t pair, int which) { return stored_row(args.layout, 2 * pair + which); },
-        [&](int expert, int64_t pair, int64_t row, float dot0, float dot1) {
-            uint16_t* out = rows + row * hidden + 2 * pair;
-            out[0] = float_to_bf16(args.output2_scales[expert] * dot0);
-            out[1] = float_to_bf16(args.output2_scales[expert] * dot1);
+    expert_gemm(
+        args.gemm2_weights, hidden, inter, index, inputs,
+        [&](int64_t column) { return stored_row(args.layout, column); },
+        [&](int64_t expert, int64_t column, int64_t row, const float* dots) {
+            uint16_t* out = rows + row * hidden + column;
+            out[0] = float_to_bf16(args.output2_scales[expert] * dots[0]);
+            out[1] = float_to_bf16(args.output2_scales[expert] * dots[1]);
         });
 }
 

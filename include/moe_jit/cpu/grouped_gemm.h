@@ -1,19 +1,23 @@
-// Grouped matrix product on the CPU: fp32 dot products of decoded weight rows with fp32 activation rows.
+// Grouped matrix product on the CPU: dot products of decoded weight columns with activation rows.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <vector>
 
-#include "moe_jit/cpu/route.h"
+#include "moe_jit/cpu/dot.h"
+#include "moe_jit/cpu/group_list.h"
 
 namespace moe_jit::cpu {
 
 // Uninitialised, unlike std::vector.
-using FloatBuffer = std::unique_ptr<float[]>;
-inline FloatBuffer make_buffer(int64_t count) { return FloatBuffer(new float[std::max<int64_t>(count, 1)]); }
+template <class Value>
+using Buffer = std::unique_ptr<Value[]>;
+template <class Value>
+Buffer<Value> make_buffer(int64_t count) {
+    return Buffer<Value>(new Value[std::max<int64_t>(count, 1)]);
+}
 
 template <class Format>
 void decode(const typename Format::Storage* codes, int64_t count, float* values) {
@@ -21,93 +25,83 @@ void decode(const typename Format::Storage* codes, int64_t count, float* values)
     for (int64_t i = 0; i < count; ++i) values[i] = Format::to_float(codes[i]);
 }
 
+// The reduction dimension: segments with dot products of their own. In decoded rows and columns each begins
+// at a multiple of stride(); what lies between is zero.
+struct Depth {
+    int64_t length;  // of one segment
+    int64_t segments = 1;
+
+    int64_t stride() const { return (length + kDepthAlignment - 1) / kDepthAlignment * kDepthAlignment; }
+    int64_t decoded_size() const { return segments * stride(); }
+    int64_t logical_size() const { return segments * length; }
+};
+
 namespace detail {
 
-#if defined(__AVX512F__)
-constexpr int kVectorFloats = 16;
-#elif defined(__AVX__)
-constexpr int kVectorFloats = 8;
-#else
-constexpr int kVectorFloats = 4;
-#endif
-typedef float Vector __attribute__((vector_size(kVectorFloats * sizeof(float))));
+constexpr int kRowBlock = 4;
+constexpr int kColumnBlock = 16;  // decoded columns stay in the core's cache while all activation rows pass
 
-inline Vector load(const float* values) {
-    Vector vector;
-    std::memcpy(&vector, values, sizeof(vector));
-    return vector;
-}
-
-inline float sum(Vector vector) {
-    float total = 0.0f;
-    for (int i = 0; i < kVectorFloats; ++i) total += vector[i];
-    return total;
-}
-
-// Dot products of two weight rows with kRows activation rows; depth is a multiple of 16.
-template <int kRows>
-inline void dot_pair(const float* a, const float* b, const float* const* rows, int64_t depth,
-                     float (*out)[2]) {
-    Vector acc_a[kRows] = {};
-    Vector acc_b[kRows] = {};
-    for (int64_t i = 0; i < depth; i += kVectorFloats) {
-        const Vector va = load(a + i);
-        const Vector vb = load(b + i);
-        for (int r = 0; r < kRows; ++r) {
-            const Vector x = load(rows[r] + i);
-            acc_a[r] += va * x;
-            acc_b[r] += vb * x;
+// Sums of one column pair with up to kRowBlock rows: weigh(column, segment, dot) converts each segment's dot.
+template <class Domain, class Total, class Weigh>
+void sum_pair(const typename Domain::Value* columns, int64_t column, int valid, const Depth& depth,
+              const typename Domain::Value* const* rows, int count, const Weigh& weigh, Total (*totals)[2]) {
+    const auto* a = columns;
+    const auto* b = valid == 2 ? a + depth.decoded_size() : a;
+    for (int r = 0; r < count; ++r) totals[r][0] = totals[r][1] = Total{};
+    for (int64_t segment = 0; segment < depth.segments; ++segment) {
+        const int64_t begin = segment * depth.stride(), end = begin + depth.stride();
+        typename Domain::Accumulator dots[kRowBlock][2];
+        if (count == kRowBlock) {
+            dot_pair<Domain, kRowBlock>(a, b, rows, begin, end, dots);
+        } else {
+            for (int r = 0; r < count; ++r) dot_pair<Domain, 1>(a, b, rows + r, begin, end, dots + r);
+        }
+        for (int r = 0; r < count; ++r) {
+            for (int c = 0; c < valid; ++c) totals[r][c] += weigh(column + c, segment, dots[r][c]);
         }
     }
-    for (int r = 0; r < kRows; ++r) {
-        out[r][0] = sum(acc_a[r]);
-        out[r][1] = sum(acc_b[r]);
-    }
 }
-
-constexpr int kRowBlock = 4;
-constexpr int kPairBlock = 8;  // decoded weight rows stay in the core's cache while all activation rows pass
 
 }  // namespace detail
 
-// Weight rows are taken two at a time. row_of(pair, 0|1) is the stored row within the expert;
-// emit(expert, pair, row, dot0, dot1) receives the results, each row and pair exactly once.
-template <class Format, class RowOf, class Emit>
-void grouped_gemm(const typename Format::Storage* weights, int64_t rows_per_expert, int64_t num_pairs,
-                  int64_t depth, const RowIndex& index, const std::vector<const float*>& activations,
-                  RowOf row_of, Emit emit) {
-    using namespace detail;
-    const int64_t blocks = (num_pairs + kPairBlock - 1) / kPairBlock;
-    std::vector<int> active;
-    for (int e = 0; e < index.num_local(); ++e) {
-        if (index.expert_offsets[e + 1] > index.expert_offsets[e]) active.push_back(e);
+// A segment's dot product as it is.
+struct Unweighed {
+    template <class Dot>
+    Dot operator()(int64_t, int64_t, Dot dot) const {
+        return dot;
     }
-    const int64_t num_tasks = blocks * static_cast<int64_t>(active.size());
+};
+
+// rows[row] is a decoded activation row. decode(expert, first, count, out) decodes `count` weight columns,
+// one after the other. weigh_of(expert) returns the functor for sum_pair. emit(expert, column, row, totals,
+// count) receives one or two sums of Total for column, column + 1; column is even, and each (row, column) is
+// passed exactly once.
+template <class Domain, class Total, class Decode, class WeighOf, class Emit>
+void grouped_gemm(const std::vector<GroupRows>& groups, int64_t num_columns, const Depth& depth,
+                  const std::vector<const typename Domain::Value*>& rows, const Decode& decode,
+                  const WeighOf& weigh_of, const Emit& emit) {
+    using namespace detail;
+    const int64_t blocks = (num_columns + kColumnBlock - 1) / kColumnBlock;
+    const int64_t num_tasks = blocks * static_cast<int64_t>(groups.size());
 #pragma omp parallel
     {
-        const FloatBuffer decoded = make_buffer(2 * kPairBlock * depth);
+        const auto columns = make_buffer<typename Domain::Value>(kColumnBlock * depth.decoded_size());
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_tasks; ++task) {
-            const int expert = active[task / blocks];
-            const int64_t first = task % blocks * kPairBlock;
-            const int count = static_cast<int>(std::min<int64_t>(kPairBlock, num_pairs - first));
-            for (int i = 0; i < 2 * count; ++i) {
-                const int64_t row = expert * rows_per_expert + row_of(first + i / 2, i % 2);
-                decode<Format>(weights + row * depth, depth, decoded.get() + i * depth);
-            }
-            const int64_t end = index.expert_offsets[expert + 1];
-            for (int64_t row = index.expert_offsets[expert]; row < end; row += kRowBlock) {
-                const int rows = static_cast<int>(std::min<int64_t>(kRowBlock, end - row));
-                for (int p = 0; p < count; ++p) {
-                    const float* a = decoded.get() + 2 * p * depth;
-                    float dots[kRowBlock][2];
-                    if (rows == kRowBlock) {
-                        dot_pair<kRowBlock>(a, a + depth, &activations[row], depth, dots);
-                    } else {
-                        for (int r = 0; r < rows; ++r)
-                            dot_pair<1>(a, a + depth, &activations[row + r], depth, dots + r);
-                    }
-                    for (int r = 0; r < rows; ++r) emit(expert, first + p, row + r, dots[r][0], dots[r][1]);
+            const GroupRows& group = groups[task / blocks];
+            const int64_t first = task % blocks * kColumnBlock;
+            const int count = static_cast<int>(std::min<int64_t>(kColumnBlock, num_columns - first));
+            decode(group.expert, first, count, columns.get());
+            const auto weigh = weigh_of(group.expert);
+            for (int64_t row = group.begin; row < group.end; row += kRowBlock) {
+                const int row_count = static_cast<int>(std::min<int64_t>(kRowBlock, group.end - row));
+                for (int c = 0; c < count; c += 2) {
+                    const int valid = std::min(2, count - c);
+                    Total totals[kRowBlock][2];
+                    sum_pair<Domain, Total>(columns.get() + c * depth.decoded_size(), first + c, valid, depth,
+                                            &rows[row], row_count, weigh, totals);
+                    for (int r = 0; r < row_count; ++r)
+                        emit(group.expert, first + c, row + r, totals[r], valid);
                 }
             }
         }

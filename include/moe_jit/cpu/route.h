@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "moe_jit/core/numeric.h"
+#include "moe_jit/cpu/group_list.h"
 #include "moe_jit/routing/grouping.h"
 #include "moe_jit/routing/policies.h"
 
@@ -156,6 +157,16 @@ struct RowIndex {
 
     int num_local() const { return static_cast<int>(expert_offsets.size()) - 1; }
     int64_t num_rows() const { return static_cast<int64_t>(row_to_pair.size()); }
+
+    std::vector<GroupRows> groups() const {
+        std::vector<GroupRows> groups;
+        for (int e = 0; e < num_local(); ++e) {
+            if (expert_offsets[e + 1] > expert_offsets[e]) {
+                groups.push_back({e, expert_offsets[e], expert_offsets[e + 1]});
+            }
+        }
+        return groups;
+    }
 };
 
 // Also writes pair_to_row[num_pairs], -1 where the expert is not local.

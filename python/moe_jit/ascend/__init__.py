@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from .dequant_swiglu_quant import npu_dequant_swiglu_quant
 from .dynamic_quant import npu_dynamic_quant
+from .formats import (
+    nd_to_nz,
+    npu_convert_weight_to_int4pack,
+    npu_format_cast,
+    npu_quantize,
+    npu_trans_quant_param,
+    nz_to_nd,
+)
+from .grouped_matmul import npu_grouped_matmul
 
 __all__ = [
+    "nd_to_nz",
+    "npu_convert_weight_to_int4pack",
     "npu_dequant_swiglu_quant",
     "npu_dynamic_quant",
+    "npu_format_cast",
+    "npu_grouped_matmul",
+    "npu_quantize",
+    "npu_trans_quant_param",
+    "nz_to_nd",
 ]
