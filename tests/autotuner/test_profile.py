@@ -22,6 +22,10 @@ from moe_jit.plan import Tactic, candidates
 EVERY = buckets(8192)
 
 
+def tiles_at(num_tokens: int) -> list[int]:
+    return [tactic.tile_tokens for tactic in candidates(problem(num_tokens=num_tokens))]
+
+
 def run(device: FakeDevice, settings: Settings | None = None) -> dict[int, Measurement]:
     profiler = Profiler(settings or Settings(), device, Ranks(None), device.clock)
     with Progress("test") as progress:
@@ -43,9 +47,10 @@ def test_every_bucket_gets_its_best_candidate() -> None:
 
 
 def test_results_are_times_of_the_device() -> None:
-    found = run(FakeDevice(prefers(8, gain=0.5)))[1]
+    default, other = tiles_at(1)[:2]
+    found = run(FakeDevice(prefers(default, gain=0.5)))[1]
     assert (found.microseconds, found.default_microseconds) == (10.5, 10.5)
-    found = run(FakeDevice(prefers(16, gain=0.5)))[1]
+    found = run(FakeDevice(prefers(other, gain=0.5)))[1]
     assert (found.microseconds, found.default_microseconds) == (10.5, 21.0)
 
 
@@ -64,9 +69,8 @@ def test_the_budget_is_kept_and_small_buckets_come_first(
     assert device.now <= max_seconds + longest * 3 * 8212e-6 * 1000
     assert tuple(found) == EVERY[: len(found)]
     if len(found) < len(EVERY):
-        assert (
-            f"tuning stopped after {max_seconds:g} s, without num_tokens {EVERY[len(found)]}" in caplog.text
-        )
+        rest = f"without num_tokens {EVERY[len(found)]}"
+        assert f"tuning stopped after {max_seconds:g} s, {rest}" in caplog.text
 
 
 def test_without_a_budget_nothing_is_measured() -> None:
@@ -93,11 +97,14 @@ def _failing(exact: Times, fails: set[tuple[int, int]]) -> Times:
 
 
 def test_failures_disqualify_and_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    found = run(FakeDevice(_failing(prefers(16), {(1, 16), (2, 8)})))
-    assert found[1].tactic == {"tile_tokens": 8}
+    default, other = tiles_at(1)[:2]
+    assert tiles_at(2) == tiles_at(4) == tiles_at(1)
+    found = run(FakeDevice(_failing(prefers(other), {(1, other), (2, default)})))
+    assert found[1].tactic == {"tile_tokens": default}
     assert 2 not in found, "its default failed"
-    assert found[4].tactic == {"tile_tokens": 16}
-    assert "Tactic(tile_tokens=16) with 1 tokens is not considered, it failed: out of memory" in caplog.text
+    assert found[4].tactic == {"tile_tokens": other}
+    reason = "with 1 tokens is not considered, it failed: out of memory"
+    assert f"Tactic(tile_tokens={other}) {reason}" in caplog.text
 
 
 def test_a_bucket_without_inputs_is_left_out(
