@@ -271,7 +271,9 @@ def test_random_configurations(variant: Variant, device: str) -> None:
     print(f"MOE_JIT_TEST_SEED={seed}")
 
     @hypothesis.seed(seed)
-    @hypothesis.settings(max_examples=EXAMPLES[device], deadline=None, database=None)
+    @hypothesis.settings(
+        max_examples=EXAMPLES[device], deadline=None, database=None, report_multiple_bugs=False
+    )
     @hypothesis.given(cases(variant, device))
     def check(case: Case) -> None:
         check_case(case, variant, device)
