@@ -40,8 +40,9 @@ def with_(**changes: object) -> MoEProblem:
     return dataclasses.replace(QWEN3_30B, **changes)  # type: ignore[arg-type]
 
 
-def test_one_token_takes_the_narrowest_tile() -> None:
-    assert default_tile_tokens(QWEN3_30B) == TILE_TOKENS[0]
+def test_one_token_takes_the_narrowest_tile_that_streams_long_enough() -> None:
+    assert default_tile_tokens(QWEN3_30B) == TILE_TOKENS[1]
+    assert default_tile_tokens(with_(hidden_size=4096, intermediate_size=1536)) == TILE_TOKENS[0]
 
 
 def test_tile_grows_with_tokens_and_stays_compiled() -> None:
@@ -80,7 +81,7 @@ def test_pre_routed_problem_has_its_own_route_unit() -> None:
     "change",
     [
         {"hidden_size": 4096},
-        {"intermediate_size": 1536},
+        {"intermediate_size": 512},
         {"weight_layout": WeightLayout.W3W1},
         {"scale_input": True},
         {"do_finalize": False},

@@ -17,6 +17,7 @@ from .problem import MoEProblem
 TILE_TOKENS = (8, 16, 64, 128, 320)
 # Those that leave no registers for promotion of partial sums to fp32, see csrc/cuda/experts.cu.
 _FAST_ACCUMULATION_TILES = frozenset({320})
+_SHORT_K = 1024
 _EXPERT_TIERS = (32, 64, 128, 256, 512, 1024, 2048)
 _LOCAL_EXPERT_TIERS = (512, 2048)
 
@@ -52,7 +53,10 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     """
     mean = problem.num_tokens * problem.top_k / problem.num_experts
     rows = min(mean + 3 * math.sqrt(mean), problem.num_tokens)
-    return next((tile for tile in TILE_TOKENS if rows <= tile), TILE_TOKENS[-1])
+    # The 8-token tile has half as many weight rows: worth its overhead where a tile streams long enough.
+    shortest_k = min(problem.hidden_size, problem.intermediate_size)
+    tiles = TILE_TOKENS if shortest_k > _SHORT_K else TILE_TOKENS[1:]
+    return next((tile for tile in tiles if rows <= tile), tiles[-1])
 
 
 def default_tactic(problem: MoEProblem) -> Tactic:
