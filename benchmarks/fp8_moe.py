@@ -121,7 +121,8 @@ def bind(names: list[str], layer: Layer) -> list[Rival]:
     for name in names:
         try:
             bound.append(RIVALS[name](layer))
-        except Unavailable as reason:
+        except Exception as failure:
+            reason = failure if isinstance(failure, Unavailable) else repr(failure)
             print(f"{layer.model.name}: {name} left out: {reason}", file=sys.stderr, flush=True)
     return bound
 
