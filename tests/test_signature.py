@@ -67,6 +67,7 @@ ASCEND = {  # their signatures: tests/ascend/test_ascend_signature.py
     "npu_dynamic_quant",
     "npu_format_cast",
     "npu_grouped_matmul",
+    "npu_grouped_matmul_finalize_routing",
     "npu_quantize",
     "npu_trans_quant_param",
     "nz_to_nd",

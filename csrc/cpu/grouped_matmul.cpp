@@ -4,9 +4,7 @@
 
 #include "moe_jit/core/antiquant.h"
 #include "moe_jit/core/epilogue.h"
-#include "moe_jit/core/int4.h"
-#include "moe_jit/cpu/operands.h"
-#include "moe_jit/cpu/parameters.h"
+#include "moe_jit/cpu/integer_product.h"
 
 namespace moe_jit::cpu {
 namespace {
@@ -222,26 +220,9 @@ class Operation {
                     return Format::to_float(
                         Antiquant<Format>::apply(static_cast<float>(weight), shift, scale[i]));
                 };
-                decode_integer_columns(view, depth, first, count, out, dequantised);
+                decode_integer_columns(view, weights_.is_int4(), depth, first, count, out, dequantised);
             });
         });
-    }
-
-    // Columns of int8 or int4 weights; convert(weight, k, column) gives the value to multiply with.
-    template <class Value, class Convert>
-    void decode_integer_columns(const WeightView& view, const Depth& depth, int64_t first, int count,
-                                Value* out, const Convert& convert) const {
-        if (is_int4(TensorView(call_.weight[0]))) {
-            const auto* words = static_cast<const uint32_t*>(view.data);
-            decode_columns(view, depth, first, count, out, [&](int64_t offset, int64_t k, int64_t n) {
-                return convert(int4_at(words, offset), k, n);
-            });
-        } else {
-            const auto* bytes = static_cast<const int8_t*>(view.data);
-            decode_columns(view, depth, first, count, out, [&](int64_t offset, int64_t k, int64_t n) {
-                return convert(int32_t{bytes[offset]}, k, n);
-            });
-        }
     }
 
     template <class Format, class Decode>
@@ -266,32 +247,18 @@ class Operation {
         }
     }
 
-    // Integer products: load(row, k) reads an activation, emit receives Total sums.
     template <class Total, class Load, class WeighOf, class Emit>
     void multiply_integers(const Launch& launch, const Depth& depth, const Load& load,
                            const WeighOf& weigh_of, const Emit& emit) const {
-        const Rows<int16_t> rows = decode_rows<int16_t>(launch.x.size(), depth, load);
-        grouped_gemm<IntegerDomain, Total>(
-            launch.groups, launch.n, depth, rows.pointers,
-            [&](int64_t expert, int64_t first, int count, int16_t* out) {
-                decode_integer_columns(
-                    weight_view(expert), depth, first, count, out,
-                    [](int32_t weight, int64_t, int64_t) { return static_cast<int16_t>(weight); });
-            },
-            weigh_of, emit);
-    }
-
-    static auto int8_loader(const Launch& launch, int shift = 0) {
-        return [&launch, shift](int64_t row, int64_t k) {
-            return static_cast<int16_t>(reinterpret_cast<const int8_t*>(launch.x[row])[k] - shift);
-        };
+        integer_product<Total>(launch.groups, launch.x.size(), launch.n, depth, weights_, load, weigh_of,
+                               emit);
     }
 
     void run_int8(const Launch& launch) const {
         const auto act = static_cast<PointwiseType>(call_.act_type);
         const Element element = y_element();
         multiply_integers<int32_t>(
-            launch, Depth{launch.k}, int8_loader(launch), [](int64_t) { return Unweighed{}; },
+            launch, Depth{launch.k}, Int8Loader{launch.x}, [](int64_t) { return Unweighed{}; },
             [&](int64_t expert, int64_t column, int64_t row, int32_t* sums, int count) {
                 if (const int32_t* bias = int_bias(expert)) {
                     for (int c = 0; c < count; ++c) sums[c] = wrapping_add(sums[c], bias[column + c]);
@@ -315,15 +282,6 @@ class Operation {
             });
     }
 
-    // Weighs the dot product of a k-group with its scale.
-    auto group_weigher(int64_t n) const {
-        return [this, n](int64_t expert) {
-            return [scale = scale_.row(expert), n](int64_t column, int64_t segment, int32_t dot) {
-                return static_cast<float>(dot) * scale[segment * n + column];
-            };
-        };
-    }
-
     template <class... Pieces>
     void store_16bit(const Launch& launch, int64_t row, int64_t column, const float* sums, int count,
                      const Pieces&... pieces) const {
@@ -334,15 +292,9 @@ class Operation {
     void run_int8_int4(const Launch& launch) const {
         const int64_t segments = scale_.width(launch.groups[0].expert) / launch.n;
         const Depth depth{launch.k / segments, segments};
-        std::vector<int32_t> row_sums;
-        for (const char* x : launch.x) {
-            int32_t sum = 0;
-            for (int64_t k = 0; !offset_.empty() && k < launch.k; ++k) sum += static_cast<int8_t>(x[k]);
-            row_sums.push_back(sum);
-        }
-        // The bias is meant to hold eight times the weights' sum; without it nothing is subtracted.
+        const auto row_sums = offset_.empty() ? std::vector<int32_t>() : int8_row_sums(launch.x, launch.k);
         multiply_integers<float>(
-            launch, depth, int8_loader(launch, bias_.empty() ? 0 : 8), group_weigher(launch.n),
+            launch, depth, Int8Loader{launch.x, int4_weight_shift(bias_)}, SegmentScale{scale_, launch.n},
             [&](int64_t expert, int64_t column, int64_t row, const float* sums, int count) {
                 store_16bit(launch, row, column, sums, count, epilogue::ChannelBias<F32>{bias_.row(expert)},
                             epilogue::WeightOffset{offset_.row(expert), row_sums.data()}, token_scale());
@@ -354,7 +306,8 @@ class Operation {
         const auto load = [&](int64_t row, int64_t k) {
             return static_cast<int16_t>(int4_at(reinterpret_cast<const uint32_t*>(launch.x[row]), k));
         };
-        multiply_integers<float>(launch, Depth{launch.k / segments, segments}, load, group_weigher(launch.n),
+        multiply_integers<float>(launch, Depth{launch.k / segments, segments}, load,
+                                 SegmentScale{scale_, launch.n},
                                  [&](int64_t, int64_t column, int64_t row, const float* sums, int count) {
                                      store_16bit(launch, row, column, sums, count, token_scale());
                                  });

@@ -18,6 +18,12 @@ DOCUMENTED = {
         "tuning_config=None, output_dtype=None, x_dtype=None, weight_dtype=None, scale_dtype=None, "
         "per_token_scale_dtype=None)"
     ),
+    "npu_grouped_matmul_finalize_routing": (
+        "(x, w, group_list, *, scale=None, bias=None, offset=None, antiquant_scale=None, "
+        "antiquant_offset=None, pertoken_scale=None, shared_input=None, logit=None, row_index=None, "
+        "dtype=None, shared_input_weight=1.0, shared_input_offset=0, output_bs=0, group_list_type=1, "
+        "tuning_config=None, x_dtype=None, w_dtype=None, scale_dtype=None, pertoken_scale_dtype=None)"
+    ),
     "npu_quantize": "(self, scales, zero_points, dtype, axis=1, div_mode=True)",
     "npu_trans_quant_param": "(scale, offset=None, round_mode=0)",
     "npu_dequant_swiglu_quant": (

@@ -34,6 +34,16 @@ struct ChannelBias {
     }
 };
 
+// A bias that counts with the row's weight; a null weight is one.
+struct WeighedBias {
+    const float* bias;    // [columns]
+    const float* weight;  // [rows]
+    MOE_JIT_HD MOE_JIT_INLINE float operator()(float value, int64_t row, int64_t column) const {
+        if (!bias) return value;
+        return fp32::add(value, weight ? fp32::mul(bias[column], weight[row]) : bias[column]);
+    }
+};
+
 // A constant added to every dequantised weight of a column adds its product with the row's sum.
 struct WeightOffset {
     const float* offset;      // [columns]

@@ -13,8 +13,6 @@ namespace moe_jit::cpu {
 
 using OptionalTensors = ffi::Optional<ffi::Tensors>;
 
-inline bool is_int4(const ffi::TensorView& tensor) { return ffi::element_of(tensor) == ffi::Element::kI32; }
-
 // The raw parameters of one expert.
 template <class T>
 const T* parameter_row(const ffi::Tensors& tensors, int64_t num_experts, int64_t expert) {
@@ -68,6 +66,7 @@ class WeightTable {
   public:
     WeightTable(const ffi::Tensors& weights, bool packed_k) : weights_(weights), packed_k_(packed_k) {}
 
+    bool is_int4() const { return ffi::element_of(ffi::TensorView(weights_[0])) == ffi::Element::kI32; }
     bool is_single() const {
         const auto ndim = weights_[0].ndim();
         return weights_.size() == 1 && (ndim == 3 || ndim == 5);
@@ -79,7 +78,7 @@ class WeightTable {
     WeightView view(int64_t expert) const {
         const ffi::TensorView tensor(weights_[is_single() ? 0 : expert]);
         const int skip = is_single() ? 1 : 0;
-        const int64_t packing = is_int4(tensor) ? 8 : 1;
+        const int64_t packing = is_int4() ? 8 : 1;
         const int64_t element_bytes = tensor.dtype().bits / 8;
         const char* data = ffi::data<const char>(tensor);
         if (is_single()) data += expert * tensor.stride(0) * element_bytes;
@@ -103,7 +102,7 @@ class WeightTable {
     }
 
   private:
-    const ffi::Tensors& weights_;
+    ffi::Tensors weights_;
     bool packed_k_;
 };
 

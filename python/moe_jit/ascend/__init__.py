@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .dequant_swiglu_quant import npu_dequant_swiglu_quant
 from .dynamic_quant import npu_dynamic_quant
+from .finalize_routing import npu_grouped_matmul_finalize_routing
 from .formats import (
     nd_to_nz,
     npu_convert_weight_to_int4pack,
@@ -21,6 +22,7 @@ __all__ = [
     "npu_dynamic_quant",
     "npu_format_cast",
     "npu_grouped_matmul",
+    "npu_grouped_matmul_finalize_routing",
     "npu_quantize",
     "npu_trans_quant_param",
     "nz_to_nd",

@@ -15,7 +15,12 @@ import torch
 from moe_jit import jit
 from moe_jit.checks import reject
 
-OPERATORS = ("dequant_swiglu_quant", "dynamic_quant", "grouped_matmul")
+OPERATORS = (
+    "dequant_swiglu_quant",
+    "dynamic_quant",
+    "grouped_matmul",
+    "grouped_matmul_finalize_routing",
+)
 
 _MODULES = {
     "cpu": {name: jit.ModuleSpec(f"{name}_cpu", (jit.Unit(f"cpu/{name}.cpp"),), "cpu") for name in OPERATORS},

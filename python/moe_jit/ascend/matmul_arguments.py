@@ -114,7 +114,7 @@ def request(x: object, weight: object, given: dict[str, Any]) -> Request:
     )
     _check_experts(result)
     _check_inner(xs, ws, described)
-    _check_tuning(given["tuning_config"], max(t.shape[0] for t in flat))
+    check_tuning(given["tuning_config"], max(t.shape[0] for t in flat))
     return result
 
 
@@ -275,7 +275,7 @@ def _check_inner(xs: list[torch.Tensor], ws: list[torch.Tensor], weight: Weight)
                 reject(f"{name}[{i}]", f"at most {MAX_INNER} long in its contiguous dimension", inner)
 
 
-def _check_tuning(value: object, max_rows: int) -> None:
+def check_tuning(value: object, max_rows: int) -> None:
     if value is None:
         return
     if not isinstance(value, (list, tuple)):

@@ -196,11 +196,11 @@ def _int8_int4(r: Request) -> Parameters:
     )
 
 
-def check_int8_int4_sizes(k: int, n: int, blocked: bool) -> None:
+def check_int8_int4_sizes(k: int, n: int, blocked: bool, weight: str = "weight") -> None:
     if k % 64 or k > MAX_INT4_DEPTH:
         reject("x.shape[-1]", f"a multiple of 64, at most {MAX_INT4_DEPTH}, where weight is int4", k)
     if n % (64 if blocked else 8):
-        reject("n of weight", f"a multiple of {64 if blocked else 8}", n)
+        reject(f"n of {weight}", f"a multiple of {64 if blocked else 8}", n)
 
 
 def check_int4_groups(name: str, k: int, groups: int) -> None:

@@ -35,7 +35,12 @@ def is_transposed(tensor: torch.Tensor) -> bool:
     return tensor.stride(-2) == 1 and tensor.stride(-1) == tensor.shape[-2]
 
 
-def describe(weights: Sequence[torch.Tensor], depths: Sequence[int], columns: Sequence[int | None]) -> Weight:
+def describe(
+    weights: Sequence[torch.Tensor],
+    depths: Sequence[int],
+    columns: Sequence[int | None],
+    name: str = "weight",
+) -> Weight:
     """Check the layout of each weight. ``depths`` are the reduction lengths expected of each, ``columns`` the
     column counts that parameters imply, which a blocked weight does not tell by itself."""
     first = weights[0]
@@ -43,11 +48,11 @@ def describe(weights: Sequence[torch.Tensor], depths: Sequence[int], columns: Se
     ndim = 3 if is_stacked else 2
     packed = first.dtype == torch.int32
     single = [
-        _describe(_name(i, weights), weight, ndim, packed, depths[i], columns[i])
+        _describe(name if len(weights) == 1 else f"{name}[{i}]", weight, ndim, packed, depths[i], columns[i])
         for i, weight in enumerate(weights)
     ]
     if any(one.transposed != single[0].transposed or one.blocked != single[0].blocked for one in single):
-        reject("weight", "of one layout: all transposed, all blocked, or none", _shapes(weights))
+        reject(name, "of one layout: all transposed, all blocked, or none", _shapes(weights))
     return Weight(
         tuple(weights),
         is_stacked,
@@ -64,10 +69,6 @@ class _Layout(NamedTuple):
     n: int
     transposed: bool
     blocked: bool
-
-
-def _name(index: int, weights: Sequence[torch.Tensor]) -> str:
-    return "weight" if len(weights) == 1 else f"weight[{index}]"
 
 
 def _shapes(tensors: Sequence[torch.Tensor]) -> str:

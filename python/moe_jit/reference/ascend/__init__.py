@@ -1,5 +1,6 @@
 """Float64 and int64 reference of the operators with torch_npu's signatures."""
 
+from moe_jit.reference.ascend.finalize import scatter_rows
 from moe_jit.reference.ascend.groups import row_experts
 from moe_jit.reference.ascend.matmul import (
     Product,
@@ -28,4 +29,5 @@ __all__ = [
     "requantised",
     "row_experts",
     "scaled_product",
+    "scatter_rows",
 ]
