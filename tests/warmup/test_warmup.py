@@ -6,13 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import moe_jit
-from moe_jit import jit
+from moe_jit import RoutingMethodType, jit
+from moe_jit.plan import default_tactic
+from moe_jit.warmup import expert_layer, run, tuning
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen3_moe",
@@ -36,13 +40,13 @@ GPU_PROGRAM = """
 import sys
 from moe_jit import jit
 from moe_jit.problem import Device
-from moe_jit.warmup import expert_layer, module_specs
+from moe_jit import backends
+from moe_jit.warmup import expert_layer
 from moe_jit.workspace import problem_workspace
 device = Device("cuda", 0, (9, 0), 132)
 layer = expert_layer(%r)
-specs = module_specs(layer, 4, device)
-modules = [jit.load(spec) for spec in specs]
-assert all(module["fp8_moe"] is not None for module in modules)
+for pre_routed in (False, True):
+    backends.load(backends.module_spec(layer.problem(4, device, pre_routed=pre_routed)))
 print([record.origin for record in jit.stats()])
 sizes = [problem_workspace(layer.problem(tokens, device, pre_routed=False)) for tokens in (1, 2, 3, 4)]
 assert 0 < sizes[0] <= sizes[1] <= sizes[2] <= sizes[3] < 1 << 20, sizes
@@ -75,12 +79,41 @@ def test_cpu_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-def test_gpu_directory(tmp_path: Path) -> None:
+def test_gpu_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is needed to compile, to load, or to ask for the size of the scratch memory."""
+    monkeypatch.setattr(run, "candidates", lambda problem: (default_tactic(problem),))  # compiles faster
     output = tmp_path / "prebuilt"
     report = moe_jit.warmup(CONFIG, max_tokens=4, output=output)
-    assert len(report.specs) == 2  # routed here or before, one tile
-    assert run_without_compilers(GPU_PROGRAM % CONFIG, output, tmp_path) == "['prebuilt', 'prebuilt']\n"
+    assert len(report.specs) == 2  # routed here or before
+    origins = run_without_compilers(GPU_PROGRAM % CONFIG, output, tmp_path)
+    assert origins == f"{['prebuilt'] * 2}\n"
+
+
+@pytest.mark.parametrize("name", ["routed", "grouped", "llama4"])
+def test_the_calls_that_are_tuned_are_valid(name: str, tmp_path: Path) -> None:
+    """On the CPU there is nothing to measure, but the calls are the same."""
+    layer = expert_layer(CONFIG).shard(1, 2)
+    if name == "grouped":
+        method = RoutingMethodType.DeepSeekV3
+        layer = replace(layer, routing_method=method, n_group=4, topk_group=2)
+    elif name == "llama4":
+        layer = replace(layer, routing_method=RoutingMethodType.Llama4, top_k=1, scale_input=True)
+    tuning.tune(
+        layer,
+        64,
+        tmp_path / "autotune.json",
+        device=torch.device("cpu"),
+        weight_layout=moe_jit.WeightLayout.W1W3,
+        logits_dtype=torch.bfloat16,
+    )
+
+
+@pytest.mark.cuda
+def test_tuned_directory(tmp_path: Path) -> None:
+    report = moe_jit.warmup(CONFIG, max_tokens=64, output=tmp_path)
+    assert report.tuned
+    assert "fp8_per_tensor_scale_moe" in (tmp_path / "autotune.json").read_text()
+    assert not moe_jit.warmup(CONFIG, max_tokens=64, tune=False).tuned
 
 
 def test_without_an_output_the_cache_is_filled(cache_dir: Path) -> None:
@@ -94,6 +127,7 @@ def test_without_an_output_the_cache_is_filled(cache_dir: Path) -> None:
         ({"arch": "8.0"}, "arch must be '9.0a' or 'cpu', got '8.0'"),
         ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
         ({"tp": 0}, "tp must be at least 1, got 0"),
+        ({"arch": "cpu", "tune": True}, "tune must be None or False without a Hopper GPU"),
         ({"ep": 3}, "ep must be a divisor of the number of experts 8, got 3"),
     ],
 )

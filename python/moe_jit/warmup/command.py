@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from .. import jit
-from .run import WarmupReport, warmup
+from .run import AUTOTUNE_FILE, WarmupReport, warmup
 
 
 def command(
@@ -19,10 +19,21 @@ def command(
     max_tokens: Annotated[int, typer.Option(help="The most tokens of a call.")] = 8192,
     arch: Annotated[str, typer.Option(help="9.0a or cpu; no GPU is needed.")] = "9.0a",
     output: Annotated[Path | None, typer.Option(help="Directory to ship; None fills the cache only.")] = None,
+    tune: Annotated[bool | None, typer.Option(help="Measure tactics. Default: where there is a GPU.")] = None,
+    weight_layout: Annotated[str, typer.Option(help="Rows to tune for: w1_w3, w3_w1, shuffled.")] = "w1_w3",
 ) -> None:
-    """Compile everything that a model needs, before an engine starts."""
+    """Compile and tune everything that a model needs, before an engine starts."""
     try:
-        report = warmup(model, tp=tp, ep=ep, max_tokens=max_tokens, arch=arch, output=output)
+        report = warmup(
+            model,
+            tp=tp,
+            ep=ep,
+            max_tokens=max_tokens,
+            arch=arch,
+            output=output,
+            tune=tune,
+            weight_layout=weight_layout,
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     except (jit.CompileError, jit.ToolchainError) as error:
@@ -46,5 +57,8 @@ def _describe(report: WarmupReport, output: Path | None) -> list[str]:
         f"{len(report.specs)} modules ({size:.1f} MB) are ready after {report.seconds:.1f} s",
     ]
     if output is not None:
-        lines.append(f"use them elsewhere with MOE_JIT_PREBUILT_DIR={output.expanduser().absolute()}")
+        path = output.expanduser().absolute()
+        lines.append(f"use them elsewhere with MOE_JIT_PREBUILT_DIR={path}")
+        if report.tuned:
+            lines.append(f"and what was measured with MOE_JIT_AUTOTUNE_CACHE={path / AUTOTUNE_FILE}")
     return lines

@@ -1,4 +1,4 @@
-"""Compiles everything that a model needs before an engine starts."""
+"""Compiles and tunes everything that a model needs before an engine starts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import Any
 import torch
 
 from .. import backends, checks, jit
+from ..enums import WeightLayout
+from ..plan import candidates
 from ..problem import Device
 from .models import ExpertLayer, expert_layer, read_config
+from .tuning import tune as tune_layer
 
+AUTOTUNE_FILE = "autotune.json"  # in the output directory
 _HOPPER_SMS = 132
 
 
@@ -25,6 +29,7 @@ class WarmupReport:
     layer: ExpertLayer
     specs: tuple[jit.ModuleSpec, ...]
     paths: tuple[Path, ...]  # of the compiled modules, in the order of the specs
+    tuned: bool
     seconds: float
 
 
@@ -36,8 +41,11 @@ def warmup(
     max_tokens: int = 8192,
     arch: str = "9.0a",
     output: str | Path | None = None,
+    tune: bool | None = None,
+    weight_layout: str | WeightLayout = "w1_w3",
+    logits_dtype: torch.dtype = torch.float32,
 ) -> WarmupReport:
-    """Compile every module that the expert layers of a model can need, in parallel.
+    """Compile every module that the expert layers of a model can need, in parallel, and tune them on a GPU.
 
     Args:
         model: a Hugging Face config.json, a directory that holds one, or its contents.
@@ -46,7 +54,11 @@ def warmup(
         max_tokens: the most tokens of a call; every smaller number is covered too, routed here or before.
         arch: "9.0a" (Hopper), or "cpu". No GPU is needed.
         output: None to fill the user's cache only, or a directory to copy the modules to. A machine without
-            compilers uses it as ``MOE_JIT_PREBUILT_DIR``; several models can share one directory.
+            compilers uses it as ``MOE_JIT_PREBUILT_DIR``, and ``autotune.json`` in it as
+            ``MOE_JIT_AUTOTUNE_CACHE``; several models can share one directory.
+        tune: whether to measure tactics; None where there is a Hopper GPU and the target is one. Without
+            ``output`` they go to ``MOE_JIT_AUTOTUNE_CACHE``, if that is set.
+        weight_layout, logits_dtype: what the engine will pass, which only tuning distinguishes.
 
     Raises ValueError for a model, shape or architecture that is not supported, and what compiling raises.
     """
@@ -55,24 +67,34 @@ def warmup(
     for name, ways in (("tp", tp), ("ep", ep)):
         checks.integer(name, ways, 1)
     layer = expert_layer(read_config(model)).shard(tp, ep)
-    specs = module_specs(layer, max_tokens, _device(arch))
+    device = _device(arch)
+    specs = module_specs(layer, max_tokens, device)
     entries = jit.build_all(specs)
     if output is not None:
         store = jit.Store(Path(output).expanduser().absolute())
         entries = [store.adopt(entry) for entry in entries]
+    gpu = _gpu() if device.kind == "cuda" else None
+    if tune and gpu is None:
+        raise ValueError(f"tune must be None or False without a Hopper GPU and with arch {arch!r}, got True")
+    tuned = gpu is not None and tune is not False
+    if gpu is not None and tuned:
+        cache = None if output is None else Path(output).expanduser().absolute() / AUTOTUNE_FILE
+        layout = WeightLayout.parse(weight_layout)
+        tune_layer(layer, max_tokens, cache, device=gpu, weight_layout=layout, logits_dtype=logits_dtype)
     paths = tuple(entry.payload for entry in entries)
-    return WarmupReport(layer, tuple(specs), paths, time.monotonic() - start)
+    return WarmupReport(layer, tuple(specs), paths, tuned, time.monotonic() - start)
 
 
 def module_specs(layer: ExpertLayer, max_tokens: int, device: Device) -> list[jit.ModuleSpec]:
-    """The distinct modules of all calls with 1 to ``max_tokens`` tokens."""
+    """The distinct modules of all calls with 1 to ``max_tokens`` tokens, with any tactic worth measuring."""
     routed = (False, True) if layer.routing_method is not None else (True,)
     problems = (
         layer.problem(num_tokens, device, pre_routed=pre_routed)
         for pre_routed in routed
         for num_tokens in range(1, max_tokens + 1)
     )
-    return list(dict.fromkeys(map(backends.module_spec, problems)))
+    chosen = ((problem, tactic) for problem in problems for tactic in candidates(problem))
+    return list(dict.fromkeys(backends.module_spec(problem, tactic) for problem, tactic in chosen))
 
 
 def _device(arch: str) -> Device:
@@ -80,6 +102,12 @@ def _device(arch: str) -> Device:
         return Device("cpu")
     if not re.fullmatch(r"(sm_)?9\.?0a?", arch):
         raise ValueError(f"arch must be '9.0a' or 'cpu', got {arch!r}")
+    gpu = _gpu()
+    return backends.describe(gpu) if gpu else Device("cuda", 0, (9, 0), _HOPPER_SMS)
+
+
+def _gpu() -> torch.device | None:
+    """The current device, if it is a Hopper GPU."""
     if torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0):
-        return backends.describe(torch.device("cuda", torch.cuda.current_device()))
-    return Device("cuda", compute_capability=(9, 0), sm_count=_HOPPER_SMS)
+        return torch.device("cuda", torch.cuda.current_device())
+    return None
