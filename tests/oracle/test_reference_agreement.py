@@ -100,10 +100,11 @@ def test_honest_results_agree(emulated, shape, activation):
 
 def test_expected_deviation_is_small(emulated):
     """What the bounds are made of: a fraction of a percent, so 2 % cannot hide."""
-    case = make_case(emulated, "dense load")
-    agreement = compare_output(case.output(), case.reference()).check(f"seed {case.seed}")
-    assert agreement.relative_l2 < agreement.expected_relative_l2 * 1.5
-    assert agreement.expected_relative_l2 < {"fp32": 0.004, "hopper": 0.01, "hopper fast": 0.015}[emulated]
+    cases = [make_case(emulated, "dense load") for _ in range(5)]
+    agreements = [compare_output(case.output(), case.reference()) for case in cases]
+    expected = sorted(agreement.expected_relative_l2 for agreement in agreements)[2]
+    assert expected < {"fp32": 0.004, "hopper": 0.008, "hopper fast": 0.012}[emulated]
+    assert sorted(agreement.relative_l2 for agreement in agreements)[2] < expected
 
 
 def scaled(name: str, factor: float = 1.02, expert: int | None = None) -> Callable[[Case], dict]:
