@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_programs():
+def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict[str, object] = {}
     programs = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(programs) == 3
+    assert len(programs) == 4
     for program in programs:
         exec(program, names)
         result = names.pop("y")

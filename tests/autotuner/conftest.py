@@ -9,6 +9,6 @@ from moe_jit.autotuner import state
 
 @pytest.fixture(autouse=True)
 def fresh_tuner(monkeypatch: pytest.MonkeyPatch) -> state.State:
-    monkeypatch.delenv(state.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv("MOE_JIT_AUTOTUNE_CACHE", raising=False)
     monkeypatch.setattr(state, "STATE", state.State())
     return state.STATE

@@ -24,7 +24,6 @@ from .table import Measurement, Table
 
 logger = logging.getLogger("moe_jit.autotuner")
 
-CACHE_VARIABLE = "MOE_JIT_AUTOTUNE_CACHE"
 STALE = 0  # a generation that never is the current one
 _generations = itertools.count(STALE + 1)
 
@@ -32,7 +31,7 @@ RunnerFactory = Callable[[float], Runner]
 
 
 def default_cache() -> Path | None:
-    given = os.environ.get(CACHE_VARIABLE, "")
+    given = os.environ.get("MOE_JIT_AUTOTUNE_CACHE", "")
     return Path(given).expanduser() if given else None
 
 
