@@ -95,6 +95,8 @@ def request(x: object, weight: object, given: dict[str, Any]) -> Request:
     _check_devices(xs, ws, lists)
     split_item = arguments.one_of("split_item", given["split_item"] or 0, (0, 1, 2, 3))
     group_type = _group_type(given["group_type"], given["group_list"])
+    if group_type is GroupType.DEPTH and kind is not Kind.FLOAT:
+        reject("group_type", "0 or -1 with quantised operands (2 splits k)", 2)
     flat = _flatten(xs, group_type)
     total, total_name = _divided(flat, group_type)
     groups = group_list.check(given["group_list"], given["group_list_type"], total, total_name, xs[0].device)

@@ -51,11 +51,6 @@ def _require_absent(r: Request, *names: str) -> None:
             reject(name, f"None where x is {r.x[0].dtype} and weight {r.weight.tensors[0].dtype}", "a list")
 
 
-def _require_rows(r: Request) -> None:
-    if r.group_type is GroupType.DEPTH:
-        reject("group_type", "0 or -1 with quantised operands (2 splits k)", 2)
-
-
 def _bias_dtype(r: Request) -> tuple[torch.dtype, ...]:
     return (torch.float16,) if r.x[0].dtype == torch.float16 else _FP32
 
@@ -82,7 +77,6 @@ def _float(r: Request) -> Parameters:
 
 
 def _antiquant(r: Request) -> Parameters:
-    _require_rows(r)
     _require_absent(r, "scale", "offset", "per_token_scale")
     _no_activation(r)
     if r.given["antiquant_scale"] is None:
@@ -114,7 +108,6 @@ def _require_one_x(r: Request) -> None:
 
 
 def _int8(r: Request) -> Parameters:
-    _require_rows(r)
     _require_one_x(r)
     _require_absent(r, "offset", "antiquant_scale", "antiquant_offset")
     output = torch.int8 if r.output_dtype is None else r.output_dtype
