@@ -47,9 +47,10 @@ _TYPES = {
     "weight_layout": "str",
     "pre_routed": "bool",
 }
-# What the operator's name says, or what it returns, is not among its parameters.
+# In the order of Arguments. What the operator's name says, or what it returns, is not among its parameters.
 _FINALIZED = tuple(name for name in _TYPES if name != "do_finalize")
 _ROWS = tuple(name for name in _FINALIZED if name != "output")
+_OUTPUT, _DO_FINALIZE = (Arguments._fields.index(name) for name in ("output", "do_finalize"))
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 
 _library = torch.library.Library("moe_jit", "FRAGMENT")
@@ -86,10 +87,11 @@ def register(run: Callable[[Arguments], torch.Tensor | list[torch.Tensor]]) -> N
     """Define the operators; ``run`` computes them."""
 
     def finalized(*values: Any) -> None:
-        run(Arguments(**dict(zip(_FINALIZED, values, strict=True)), do_finalize=True))
+        run(Arguments(*values[:_DO_FINALIZE], True, *values[_DO_FINALIZE:]))
 
     def rows(*values: Any) -> tuple[torch.Tensor, ...]:
-        return tuple(run(Arguments(**dict(zip(_ROWS, values, strict=True)), output=None, do_finalize=False)))
+        values = (*values[:_OUTPUT], None, *values[_OUTPUT:])
+        return tuple(run(Arguments(*values[:_DO_FINALIZE], False, *values[_DO_FINALIZE:])))
 
     _define("fp8_per_tensor_scale_moe", _FINALIZED, "()", finalized, lambda *values: None)
     _define("fp8_per_tensor_scale_moe_rows", _ROWS, "(Tensor, Tensor, Tensor)", rows, _empty_rows)
