@@ -17,7 +17,7 @@ def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
     names: dict[str, object] = {}
     programs = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(programs) == 4
+    assert len(programs) == 5
     for program in programs:
         exec(program, names)
         result = names.pop("y")
