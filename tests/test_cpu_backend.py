@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from support.devices import DEVICES
+from support.setup import DEVICES
 
 import moe_jit
 from moe_jit import ActivationType

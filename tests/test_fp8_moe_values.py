@@ -221,7 +221,8 @@ class TestSpecialValues:
         layer = setup.layer(activation=activation)
         layer.sc.mul_(20)
         setup.check(layer, setup.routing(30))
-        layer.sc.mul_(1e6)
+        # Much more would turn the sign of a sum that rounds to either side of zero into a step of 896.
+        layer.sc.mul_(10)
         setup.check(layer, setup.routing(30))
 
     @pytest.mark.parametrize("activation", ACTIVATIONS)

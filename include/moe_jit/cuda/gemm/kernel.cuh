@@ -120,6 +120,7 @@ struct GroupedGemm {
         for (int turn = group;; turn = turn == 0 ? Tile::kTurns - 1 : turn - 1) {
             storage.tile_full[slots.slot].wait(slots.phase);
             const TileInfo info = storage.tile[slots.slot].warp_uniform();
+            __syncwarp();  // every lane has read the slot
             if (threadIdx.x % 32 == 0) storage.tile_empty[slots.slot].arrive();
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;

@@ -1,4 +1,4 @@
-// Routing kernels. Up to 64 tokens one block does everything; beyond, `choose` (experts and per-block counts)
+// Routing kernels. Up to 32 tokens one block does everything; beyond, `choose` (experts and per-block counts)
 // is followed by `place` (prefixes and index lists).
 #pragma once
 
@@ -155,7 +155,7 @@ __device__ __forceinline__ void read_block(const RouteArgs& args, int first_toke
     }
 }
 
-// Every block places `blocks_per_cta` consecutive blocks of 64 tokens.
+// Every block places `blocks_per_cta` consecutive blocks of tokens.
 template <int kMaxExperts>
 __global__ void __launch_bounds__(kPlaceThreads)
     place(const __grid_constant__ RouteArgs args, int blocks_per_cta) {

@@ -1,4 +1,4 @@
-// Stable index lists without sorting: for a block of 64 tokens every local expert has a 64-bit mask of the
+// Stable index lists without sorting: for a block of 32 tokens every local expert has a 32-bit mask of the
 // tokens that chose it; a pair's place within (block, expert) is the number of lower bits, since a token
 // chooses an expert once.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace moe_jit::cuda::route {
 
-constexpr int kBlockTokens = 64;
+constexpr int kBlockTokens = 32;
 constexpr int kMaxTopK = 32;
 
 struct ZeroBefore {
@@ -18,7 +18,7 @@ struct ZeroBefore {
 
 template <int kMaxExperts>
 struct RowIndex {
-    uint64_t masks[kMaxExperts];               // by local expert
+    uint32_t masks[kMaxExperts];               // by local expert
     int base[kMaxExperts];                     // row of this block's first token, by local expert
     int16_t experts[kBlockTokens * kMaxTopK];  // local expert of the block's pairs, -1 = none
     int2 warp_totals[32];
@@ -32,13 +32,10 @@ struct RowIndex {
         const bool is_local = global_expert >= 0 && local < static_cast<unsigned>(args.num_local);
         experts[token_in_block * args.top_k + rank] =
             static_cast<int16_t>(is_local ? static_cast<int>(local) : -1);
-        if (is_local) {
-            uint32_t* half = reinterpret_cast<uint32_t*>(&masks[local]) + token_in_block / 32;
-            atomicOr(half, 1u << (token_in_block % 32));
-        }
+        if (is_local) atomicOr(&masks[local], 1u << token_in_block);
     }
 
-    __device__ int count(int local) const { return __popcll(masks[local]); }
+    __device__ int count(int local) const { return __popc(masks[local]); }
 
     // Exclusive prefix over experts of total(e) rows and of their tiles; base[e] = prefix + before(e), the
     // rows of earlier blocks. `publish`: write the prefixes to global memory. Contains one __syncthreads;
@@ -87,8 +84,8 @@ struct RowIndex {
             const int local = experts[i];
             int row = -1;
             if (local >= 0) {
-                const uint64_t lower = (uint64_t{1} << (i / args.top_k)) - 1;
-                row = base[local] + __popcll(masks[local] & lower);
+                const uint32_t lower = (1u << (i / args.top_k)) - 1u;
+                row = base[local] + __popc(masks[local] & lower);
                 args.row_to_pair[row] = first_pair + i;
             }
             args.pair_to_row[first_pair + i] = row;
