@@ -25,7 +25,7 @@ def tune(
     logits_dtype: torch.dtype,
 ) -> None:
     """Tune all buckets up to ``max_tokens``, from logits and pre-routed, into the file ``cache``."""
-    experts = _random_experts(layer, device)
+    experts = random_experts(layer, device)
     common = {
         **experts,
         "top_k": layer.top_k,
@@ -58,7 +58,8 @@ def tune(
             )
 
 
-def _random_experts(layer: ExpertLayer, device: torch.device) -> dict[str, Any]:
+def random_experts(layer: ExpertLayer, device: torch.device) -> dict[str, Any]:
+    """One token, and weights and scales of valid shapes, as keyword arguments of the public functions."""
     rows = (2 if layer.activation.is_gated else 1) * layer.intermediate_size
     count = layer.num_local_experts
     scale = torch.full((count,), 1 / _AMPLITUDE, device=device)
