@@ -87,11 +87,11 @@ def register(run: Callable[[Arguments], torch.Tensor | list[torch.Tensor]]) -> N
     """Define the operators; ``run`` computes them."""
 
     def finalized(*values: Any) -> None:
-        run(Arguments(*values[:_DO_FINALIZE], True, *values[_DO_FINALIZE:]))
+        run(Arguments._make((*values[:_DO_FINALIZE], True, *values[_DO_FINALIZE:])))
 
     def rows(*values: Any) -> tuple[torch.Tensor, ...]:
         values = (*values[:_OUTPUT], None, *values[_OUTPUT:])
-        return tuple(run(Arguments(*values[:_DO_FINALIZE], False, *values[_DO_FINALIZE:])))
+        return tuple(run(Arguments._make((*values[:_DO_FINALIZE], False, *values[_DO_FINALIZE:]))))
 
     _define("fp8_per_tensor_scale_moe", _FINALIZED, "()", finalized, lambda *values: None)
     _define("fp8_per_tensor_scale_moe_rows", _ROWS, "(Tensor, Tensor, Tensor)", rows, _empty_rows)
