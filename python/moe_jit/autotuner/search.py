@@ -12,7 +12,7 @@ from ..plan import Tactic
 MIN_ROUNDS = 5
 MAX_ROUNDS = 12
 _HOPELESS = 1.25  # times the default's time: measured no further
-_NOISE_DEVIATIONS = 3.0
+_NOISE_DEVIATIONS = 4.0  # of the mean gain
 
 # One round: a time in microseconds for each tactic, infinite for one that failed; and whether time is short.
 Measure = Callable[[Sequence[Tactic]], tuple[list[float], bool]]
