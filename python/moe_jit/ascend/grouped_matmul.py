@@ -56,7 +56,7 @@ def npu_grouped_matmul(
     Args:
         x: one tensor [m, k], or one for each group.
         weight: one tensor [E, k, n], or one [k, n] for each group; contiguous, a transposed view, or blocked
-            (``nd_to_nz``).
+            (``nd_to_nz``), where n is that of scale, bias or antiquant_scale, or else includes the padding.
         bias: as weight, [E, n] or [n] each. float16 with float16 x; float32 with bfloat16, float32 and int4;
             int32 (added to the integer product) with int8, or bfloat16 (added after the scales) with a
             bfloat16 output and per_token_scale.
