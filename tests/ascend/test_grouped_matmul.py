@@ -349,3 +349,27 @@ def test_float32_products_use_all_bits(inputs: Inputs):
     w = torch.tensor([[[1.0]]], device=inputs.device, dtype=F32)
     (y,) = moe_jit.npu_grouped_matmul([x], [w], group_list=[1], group_type=0, split_item=3)
     assert y.item() == 1 + 2.0**-23
+
+
+@pytest.mark.parametrize("name", ["bf16", "i8-bf16-token", "i8-i8", "bf16-i4", "i8i4-f16", "i4-bf16"])
+def test_repeated_signatures_take_the_new_tensors(inputs: Inputs, name: str):
+    """The second call of a signature skips the checks, but neither the values nor the group list."""
+    k, n = size(name)
+    for counts in ([3, 5, 2], [0, 9, 1], [4, 0, 0]):
+        problem = Problem(inputs, ROWS[name], counts, k, n, tail=10 - sum(counts))
+        problem.check(problem.call()[0])
+    for changes in ({"bias": []}, {"bias": None}, {"split_item": 2}):
+        if name != "i4-bf16":
+            problem.parameters.pop("bias", None)
+            problem.check(problem.call(**changes)[0])
+    with pytest.raises(TypeError, match="split_item"):
+        problem.call(split_item=True)
+
+
+def test_strided_inputs_are_not_taken_for_contiguous_ones(inputs: Inputs):
+    problem = Problem(inputs, ROWS["i8-bf16-token"], [3, 5], 32, 16)
+    expected = problem.call()[0]
+    x = problem.x.T.contiguous().T
+    scale = problem.parameters["per_token_scale"].repeat_interleave(2)[::2]
+    for _ in range(3):
+        assert torch.equal(problem.call(x=[x], per_token_scale=[scale])[0], expected)

@@ -175,7 +175,7 @@ def _flatten(xs: list[torch.Tensor], group_type: GroupType) -> list[torch.Tensor
             reject(f"x[{i}]", f"2-dimensional with group_type {group_type.value}", f"shape {tuple(x.shape)}")
         if x.shape[-1] == 0:
             reject(f"x[{i}].shape[-1]", "positive", 0)
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
         keep = rows.stride(-1) == 1 or (group_type is GroupType.DEPTH and rows.stride(0) == 1)
         flat.append(rows if keep else rows.contiguous())
     return flat
@@ -337,4 +337,5 @@ def per_token(r: Request) -> torch.Tensor | None:
     scale = arguments.tensor("per_token_scale", tensors[0], (torch.float32,))
     rows = Dim(r.rows, "rows of x")
     column = [(rows, Dim(1, "one"))] if r.kind is not Kind.INT8 else []
-    return arguments.shaped("per_token_scale", scale, (rows,), *column).reshape(-1).contiguous()
+    arguments.shaped("per_token_scale", scale, (rows,), *column)
+    return (scale if scale.dim() == 1 else scale.reshape(-1)).contiguous()
