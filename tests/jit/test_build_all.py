@@ -90,6 +90,9 @@ def test_copied_modules_serve_a_machine_without_a_compiler(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert [project.value(spec) for spec in specs] == [7, 8, 9, 10]
     assert jit.build_all(specs, project.tree)[2].directory.parent.parent == shipped.root
+    project.set_value(8)  # another version of the package
+    with pytest.raises(jit.ToolchainError, match=rf"{shipped.root}\) has no tiny that fits: it was made by"):
+        project.value(specs[0])
 
 
 def test_read_only_cache_still_builds(

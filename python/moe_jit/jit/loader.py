@@ -138,10 +138,15 @@ def _find_cached(spec: ModuleSpec, tree: SourceTree) -> Entry | None:
     """The module in the user's cache. Without a compiler any compiler's will do; raises if there is none."""
     try:
         toolchain = find_toolchain(spec.target)
-    except ToolchainError:
-        if not (cached := user_store().find_any("modules", portable_name(spec, tree))):
+    except ToolchainError as error:
+        if cached := user_store().find_any("modules", portable_name(spec, tree)):
+            return cached
+        if not (searched := [str(store.root) for store in prebuilt_stores()]):
             raise
-        return cached
+        raise ToolchainError(
+            f"{error}\nMOE_JIT_PREBUILT_DIR ({os.pathsep.join(searched)}) has no {spec.name} that fits: it was "
+            "made by another version of this package, or for other calls. `moe-jit warmup` makes it anew."
+        ) from error
     return user_store().find("modules", module_name(spec, tree, toolchain))
 
 
