@@ -144,8 +144,9 @@ def _find_cached(spec: ModuleSpec, tree: SourceTree) -> Entry | None:
         if not (searched := [str(store.root) for store in prebuilt_stores()]):
             raise
         raise ToolchainError(
-            f"{error}\nMOE_JIT_PREBUILT_DIR ({os.pathsep.join(searched)}) has no {spec.name} that fits: it was "
-            "made by another version of this package, or for other calls. `moe-jit warmup` makes it anew."
+            f"{error}\nMOE_JIT_PREBUILT_DIR ({os.pathsep.join(searched)}) has no {spec.name} that fits: "
+            "it was made by another version of this package, or for other calls. "
+            "`moe-jit warmup` makes it anew."
         ) from error
     return user_store().find("modules", module_name(spec, tree, toolchain))
 
