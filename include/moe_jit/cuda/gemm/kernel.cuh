@@ -120,8 +120,7 @@ struct GroupedGemm {
         for (int turn = group;; turn = turn == 0 ? Tile::kTurns - 1 : turn - 1) {
             storage.tile_full[slots.slot].wait(slots.phase);
             const TileInfo info = storage.tile[slots.slot].warp_uniform();
-            __syncwarp();  // every lane has read the slot
-            if (threadIdx.x % 32 == 0) storage.tile_empty[slots.slot].arrive();
+            storage.tile_empty[slots.slot].arrive();
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
             if (Tile::kTurns == 1 || turn == 0) {
@@ -147,7 +146,7 @@ struct GroupedGemm {
         }
         for (int s = 0; s < kTileSlots; ++s) {
             storage.tile_full[s].init(1);
-            storage.tile_empty[s].init(TokenSource::kWarps + kMathWarps);
+            storage.tile_empty[s].init(32 * (TokenSource::kWarps + kMathWarps));
         }
         for (auto& turn : storage.turn) turn.init(Tile::kTileWarpgroups * 4);
         for (int s = 0; s < kClaimSlots; ++s) storage.claim_full[s].init(1);

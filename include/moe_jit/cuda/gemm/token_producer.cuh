@@ -131,8 +131,7 @@ struct TokenProducer {
         while (true) {
             storage.tile_full[slots.slot].wait(slots.phase);
             const TileInfo info = storage.tile[slots.slot].warp_uniform();
-            __syncwarp();  // every lane has read the slot
-            if (thread % 32 == 0) storage.tile_empty[slots.slot].arrive();
+            storage.tile_empty[slots.slot].arrive();
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
             if (info.phase > 0) {
