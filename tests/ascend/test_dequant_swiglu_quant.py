@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from support.ascend import DEVICES, Inputs, check_quantised
@@ -170,6 +172,36 @@ def test_recipe_bit_by_bit(inputs: Inputs, grouped: bool):
     assert torch.equal(y, ratio.round().to(torch.int8))
 
 
+def recipes(v: torch.Tensor, amax: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The three ways to quantise ``v`` with the largest magnitude ``amax``, in float32."""
+    by_reciprocal, by_quotient = amax * (torch.tensor(1.0) / 127.0), amax / 127.0
+    return {
+        "grouped": (v / by_reciprocal).round(),
+        "ungrouped": (v * (1.0 / by_quotient)).round(),
+        "dynamic": (v * (torch.tensor(127.0) / amax)).round(),
+    }
+
+
+@pytest.mark.parametrize(("recipe", "other"), itertools.permutations(("grouped", "ungrouped", "dynamic"), 2))
+def test_values_next_to_ties_tell_the_recipes_apart(inputs: Inputs, recipe: str, other: str):
+    count = 2_000_000
+    amax = inputs.integers(count, low=2**19, high=2**20, dtype=torch.float32)
+    v = (inputs.integers(count, low=0, high=126, dtype=torch.float32) + 0.5) * amax / 127
+    v = v.round().minimum(amax)
+    results = recipes(v, amax)
+    rows = (results[recipe] != results[other]).nonzero().flatten()[:500]
+    assert len(rows) > 20, inputs.note
+    linear = torch.stack([amax[rows], v[rows]], dim=1)
+    if recipe == "dynamic":
+        y, _ = moe_jit.npu_dynamic_quant(linear)
+    else:
+        x = torch.cat([torch.full_like(linear, 64.0), linear], dim=1).int()  # swish(64) is 64
+        index = torch.tensor([len(rows)], device=inputs.device) if recipe == "grouped" else None
+        scale = torch.ones(1, 4, device=inputs.device)
+        y, _ = run(x, weight_scale=scale, group_index=index, quant_mode=1, activate_left=True)
+    assert torch.equal(y[:, 1].float(), results[recipe][rows])
+
+
 def test_static_recipe_bit_by_bit(inputs: Inputs):
     activated, linear = inputs.positive(300, 40, high=200.0), inputs.normal(300, 40)
     x = torch.cat([activated, linear], dim=1).bfloat16()
@@ -245,4 +277,4 @@ def test_dynamic_quant_recipe_bit_by_bit(inputs: Inputs):
     y, scale = moe_jit.npu_dynamic_quant(x)
     amax = x.abs().amax(dim=1)
     assert torch.equal(scale, amax * (torch.tensor(1.0) / 127.0))
-    assert torch.equal(y, (x * (127.0 / amax)[:, None]).round().to(torch.int8))
+    assert torch.equal(y, (x * (torch.tensor(127.0) / amax)[:, None]).round().to(torch.int8))
