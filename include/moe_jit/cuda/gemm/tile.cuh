@@ -55,7 +55,6 @@ struct Tile {
     static constexpr int kTokens = std::max({Widths_...});
     static constexpr int kClusterTokens = kTokens * kCluster;
     static constexpr bool kGatherByTma = kTokens <= 8;
-    static constexpr bool kPrefetches = kTokens <= 8;
 
     static constexpr int kWeightBlockBytes = kRows * kBlockBytes;
     static constexpr int kTokenBlockBytes = kTokens * kBlockBytes;
@@ -69,7 +68,6 @@ struct Tile {
     static_assert(((Widths_ % 8 == 0) && ...), "wgmma's N is a multiple of 8");
     static_assert(kRows % kBoxRows == 0 && kBoxes % kCluster == 0,
                   "the CTAs of a cluster share a tile's boxes");
-    static_assert(!kPrefetches || kBoxes == 1, "only narrow tiles prefetch");
     static_assert(kStages >= 3 && (kCluster == 1 || kStages + 3 <= kClaimSlots), "ring depth");
 };
 

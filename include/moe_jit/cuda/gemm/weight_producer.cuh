@@ -77,16 +77,6 @@ struct WeightProducer {
         }
     }
 
-    // What the ring cannot hold of a tile that may have to wait for its tokens is fetched into L2, so that
-    // HBM does not idle between two phases.
-    __device__ static void prefetch_rest(const Params& params, const TileInfo& info, int stages) {
-        const int row_block = info.row_tile * params.phase[info.phase].blocks_per_box;
-        for (int block = Tile::kStages * Tile::kBlocks; block < stages * Tile::kBlocks; ++block) {
-            cute::SM90_TMA_LOAD_5D::PREFETCH::copy(&params.weights[info.phase], block * kBlockBytes, 0, 0,
-                                                   row_block, info.expert);
-        }
-    }
-
     __device__ static void stream_tile(Storage& storage, const Params& params, const TileInfo& info, int rank,
                                        Ring& ring) {
         // A weight byte that only one tile needs should not displace token rows from L2.
@@ -95,8 +85,6 @@ struct WeightProducer {
                                                       : cute::TMA::CacheHintSm90::EVICT_FIRST);
         const int stages = num_stages<Tile>(params.phase[info.phase]);
         for (int s = 0; s < stages; ++s, ring.advance()) {
-            if (Tile::kPrefetches && info.phase > 0 && s == Tile::kStages)
-                prefetch_rest(params, info, stages);
             storage.empty[ring.slot].wait(ring.phase ^ 1);
             storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes);
 #pragma unroll
