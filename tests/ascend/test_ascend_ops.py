@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.ascend import DEVICES, Inputs
 from support.ascend_calls import BASES, function_of
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
 
 import moe_jit
@@ -46,6 +47,56 @@ def test_compiled_without_graph_breaks(base: str):
     compiled = torch.compile(lambda arguments: function(**arguments), backend="eager", fullgraph=True)
     expected, actual = as_tuple(function(**BASES[base])), as_tuple(compiled(BASES[base]))
     assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
+
+
+def dynamic_layer(x: torch.Tensor, w13: torch.Tensor, w2: torch.Tensor, expert: torch.Tensor) -> torch.Tensor:
+    """Routed to one expert; the number of rows is symbolic while traced."""
+    experts, hidden = w2.shape[0], w2.shape[2]
+    order = expert.argsort(stable=True)
+    counts = (expert[None] == torch.arange(experts)[:, None]).sum(1)
+    q, scale = moe_jit.npu_dynamic_quant(x)
+    (h,) = moe_jit.npu_grouped_matmul(
+        [q[order]],
+        [w13],
+        group_type=0,
+        group_list=counts,
+        group_list_type=1,
+        split_item=3,
+        output_dtype=torch.int32,
+    )
+    ones = torch.full((experts, w13.shape[2]), 1e-3)
+    y, y_scale = moe_jit.npu_dequant_swiglu_quant(
+        h, weight_scale=ones, activation_scale=scale[order], group_index=counts, quant_mode=1
+    )
+    return moe_jit.npu_grouped_matmul_finalize_routing(
+        y,
+        w2,
+        counts,
+        scale=torch.ones(experts, hidden),
+        pertoken_scale=y_scale,
+        row_index=order,
+        output_bs=x.shape[0],
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_compilation_serves_every_number_of_tokens():
+    torch._dynamo.reset()
+    inputs = Inputs()
+    w13, w2 = inputs.integers(4, 64, 64), inputs.integers(4, 32, 256)
+    backend = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(dynamic_layer, backend=backend, dynamic=True, fullgraph=True)
+    graphs = []
+    for tokens in (5, 9, 30):
+        arguments = (
+            inputs.normal(tokens, 64),
+            w13,
+            w2,
+            inputs.integers(tokens, low=0, high=3, dtype=torch.int64),
+        )
+        assert torch.equal(compiled(*arguments), dynamic_layer(*arguments))
+        graphs.append(backend.frame_count)
+    assert graphs[0] == graphs[-1]
 
 
 @pytest.mark.parametrize("base", ["token", "int4", "finalize", "swiglu", "dynamic"])

@@ -52,6 +52,11 @@ def absent(name: str, value: object, why: str) -> None:
         reject(name, f"None ({why})", given)
 
 
+def all_equal(values: Sequence[int]) -> bool:
+    """Also for symbolic sizes, which a set does not take."""
+    return all(value == values[0] for value in values)
+
+
 def finite(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         reject_type(name, "a float", value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -198,9 +198,11 @@ def _check_groups(x: torch.Tensor, weight: Weight, groups: torch.Tensor, kind: o
     return divided
 
 
-def _output_rows(x: torch.Tensor, value: object) -> int:
+def _output_rows(x: torch.Tensor, value: Any) -> int:
+    if isinstance(value, torch.SymInt):  # traced, and known only when the operator runs
+        return cast("int", value)
     rows = checks.integer("output_bs", 0 if value is None else value, 0, x.shape[0], "the rows of x")
-    return rows or int(x.shape[0])
+    return rows or x.shape[0]
 
 
 def _row_vector(
@@ -304,9 +306,9 @@ _OPTIONAL_TENSORS = (
 _operator = Operator(
     "npu_grouped_matmul_finalize_routing(Tensor x, Tensor w, Tensor group_list, *, "
     + "".join(f"Tensor? {name}=None, " for name in _OPTIONAL_TENSORS)
-    + "ScalarType? dtype=None, float? shared_input_weight=1.0, int? shared_input_offset=0, int? output_bs=0, "
-    "int? group_list_type=1, int[]? tuning_config=None, int? x_dtype=None, int? w_dtype=None, "
-    "int? scale_dtype=None, int? pertoken_scale_dtype=None) -> Tensor",
+    + "ScalarType? dtype=None, float? shared_input_weight=1.0, int? shared_input_offset=0, "
+    "SymInt? output_bs=0, int? group_list_type=1, int[]? tuning_config=None, int? x_dtype=None, "
+    "int? w_dtype=None, int? scale_dtype=None, int? pertoken_scale_dtype=None) -> Tensor",
     _run,
     _allocate,
 )

@@ -233,7 +233,7 @@ def _depths(
         return [w.shape[-2] for w in ws]
     if len(xs) > 1:
         depths = [factor * x.shape[1] for x in xs]
-        if group_type is GroupType.ROWS and len(set(depths)) > 1:
+        if group_type is GroupType.ROWS and not arguments.all_equal(depths):
             reject("x", "a list of tensors with equal last dimensions", depths)
         return depths
     return [factor * xs[0].shape[1]] * len(ws)
@@ -263,7 +263,7 @@ def _check_experts(r: Request) -> None:
                 reject("weight", f"not {what} with group_type 2", f"a {what} weight")
     elif r.groups.values is not None and weight.num_experts != r.groups.num_groups:
         reject("group_list", f"of {weight.num_experts} groups (weight)", f"{r.groups.num_groups} groups")
-    if r.one_output and len(set(weight.n)) > 1:
+    if r.one_output and not arguments.all_equal(weight.n):
         reject("weight", f"a list of tensors with equal n with split_item {r.split_item}", weight.n)
 
 
@@ -317,7 +317,7 @@ def parameter(
             alternatives.insert(0, (*leading, columns))
         arguments.shaped(label, tensor, *alternatives)
         checked.append(tensor.contiguous())
-    if grouped and len({t.shape[-2] if t.dim() == len(leading) + 2 else 1 for t in checked}) > 1:
+    if not arguments.all_equal([k_groups(r, [tensor]) for tensor in checked]):
         reject(name, "a list of tensors with equal group lengths", [tuple(t.shape) for t in checked])
     return checked
 
