@@ -49,8 +49,6 @@ struct FloatDomain {
 struct IntegerDomain {
     using Value = int16_t;
     using Accumulator = int32_t;
-    typedef int32_t Sums __attribute__((vector_size(32)));
-
 #if defined(__AVX2__)
     typedef __m256i Vector;
     static constexpr int kLanes = 16;
@@ -62,20 +60,17 @@ struct IntegerDomain {
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
     }
 #else
-    typedef Sums Vector;
-    static constexpr int kLanes = 8;
+    typedef int32_t Vector __attribute__((vector_size(16)));
+    static constexpr int kLanes = 4;
 
-    static Vector load(const Value* values) {
-        Vector vector;
-        for (int i = 0; i < kLanes; ++i) vector[i] = values[i];
-        return vector;
-    }
+    static Vector load(const Value* values) { return Vector{values[0], values[1], values[2], values[3]}; }
     static void add_product(Vector& sum, Vector a, Vector b) { sum += a * b; }
 #endif
     static Accumulator total(Vector vector) {
-        const Sums sums = (Sums)vector;
+        int32_t sums[sizeof(Vector) / sizeof(int32_t)];
+        std::memcpy(sums, &vector, sizeof(vector));
         int32_t total = 0;
-        for (int i = 0; i < 8; ++i) total += sums[i];
+        for (const int32_t sum : sums) total += sum;
         return total;
     }
 };
