@@ -112,8 +112,8 @@ struct Mainloop {
         if constexpr (kPart + 1 < kParts) add_in_order<kPart + 1>(storage, slot, part, acc);
     }
 
-    // A chain of narrow MMAs on one accumulator costs about 75 cycles a link; independent ones pipeline.
-    // Narrow tiles therefore give every step of a stage its own accumulator.
+    // Narrow MMAs that wait for each other's accumulator leave the tensor pipe idle. Where registers allow
+    // it, every step of a stage has its own accumulator.
     static constexpr bool kIndependent = kTokens <= 32 && (kUnits + kParts * kSteps) * kAccums <= 192;
 
     __device__ __forceinline__ static void independent(Storage& storage, int stages, int first_unit,
