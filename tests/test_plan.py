@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from moe_jit.enums import ActivationType, RoutingMethodType, WeightLayout
-from moe_jit.plan import TILE_TOKENS, default_tile_tokens, plan
+from moe_jit.plan import TILE_TOKENS, candidates, default_tactic, default_tile_tokens, plan
 from moe_jit.problem import Device, MoEProblem
 
 QWEN3_30B = MoEProblem(
@@ -50,6 +50,13 @@ def test_tile_grows_with_tokens_and_stays_compiled() -> None:
     assert tiles == sorted(tiles)
     assert set(tiles) <= set(TILE_TOKENS)
     assert tiles[-1] == TILE_TOKENS[-1]
+
+
+@pytest.mark.parametrize("num_tokens", [1, 1024, 4096, 65536])
+def test_fast_accumulation_can_be_refused(num_tokens: int) -> None:
+    refused = with_(num_tokens=num_tokens, fast_accum=False)
+    assert not any(tactic.has_fast_accumulation for tactic in candidates(refused))
+    assert default_tactic(with_(num_tokens=num_tokens)).has_fast_accumulation == (num_tokens >= 4096)
 
 
 @pytest.mark.parametrize("num_tokens", [16, 64, 256, 512])

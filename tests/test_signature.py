@@ -90,13 +90,13 @@ def _same(actual, expected):
 def test_documented_function():
     positional, keyword_only = _split(moe_jit.trtllm_fp8_per_tensor_scale_moe)
     assert _same(positional, DOCUMENTED)
-    assert keyword_only == [("weight_layout", "shuffled")]
+    assert _same(keyword_only, [("weight_layout", "shuffled"), ("fast_accum", True)])
 
 
 def test_pre_routed_function():
     positional, keyword_only = _split(moe_jit.trtllm_fp8_per_tensor_scale_routed_moe)
     assert _same(positional, PRE_ROUTED)
-    assert keyword_only == [("weight_layout", "shuffled")]
+    assert _same(keyword_only, [("weight_layout", "shuffled"), ("fast_accum", True)])
 
 
 def test_public_names():

@@ -196,6 +196,7 @@ def operator_arguments(setup: Setup, bias: torch.dtype | None) -> dict[str, Any]
         "activation_type": 3,
         "norm_topk_prob": True,
         "weight_layout": "shuffled",
+        "fast_accum": True,
         "pre_routed": False,
     }
 

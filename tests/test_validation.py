@@ -168,7 +168,7 @@ def scalar_cases(function: str) -> list[Case]:
     for value in (None, 1.0, False, 0):
         error = ValueError if value == 0 and value is not False else TypeError
         add("tune_max_num_tokens", value, error, "at least 1" if error is ValueError else "an int")
-    for name in ("use_routing_scales_on_input", "do_finalize", "norm_topk_prob"):
+    for name in ("use_routing_scales_on_input", "do_finalize", "norm_topk_prob", "fast_accum"):
         for value in (None, 0, 1, "yes", torch.tensor(True)):
             add(name, value, TypeError, "a bool")
     for value in (0, 1, "yes"):

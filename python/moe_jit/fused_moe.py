@@ -176,6 +176,7 @@ def trtllm_fp8_per_tensor_scale_moe(
     output: torch.Tensor | None = None,
     *,
     weight_layout: str | WeightLayout = "shuffled",
+    fast_accum: bool = True,
 ) -> torch.Tensor | list[torch.Tensor]:
     """Route tokens to experts and apply a two-layer FP8 MLP with per-tensor scales per expert.
 
@@ -216,6 +217,8 @@ def trtllm_fp8_per_tensor_scale_moe(
         output: None or [T, H] bfloat16 to write the result to; ignored when do_finalize is false.
         weight_layout: "shuffled" (FlashInfer's preparation), or plain rows with gemm1 as "w3_w1"
             [up; gate] or "w1_w3" [gate; up].
+        fast_accum: whether the GPU may keep FP8 sums in its tensor cores (about 14 bits) where that is
+            faster: by default above about 128 tokens per expert. False: sums move to fp32 every 128 of K.
 
     Returns:
         With do_finalize, bfloat16 [T, H] (``output`` itself if given). Otherwise a list of
@@ -258,6 +261,7 @@ def trtllm_fp8_per_tensor_scale_moe(
             activation_type,
             norm_topk_prob,
             weight_layout,
+            fast_accum,
             False,
         )
     )
@@ -286,6 +290,7 @@ def trtllm_fp8_per_tensor_scale_routed_moe(
     output: torch.Tensor | None = None,
     *,
     weight_layout: str | WeightLayout = "shuffled",
+    fast_accum: bool = True,
 ) -> torch.Tensor | list[torch.Tensor]:
     """``trtllm_fp8_per_tensor_scale_moe`` for tokens that are routed already.
 
@@ -326,6 +331,7 @@ def trtllm_fp8_per_tensor_scale_routed_moe(
             activation_type,
             True,
             weight_layout,
+            fast_accum,
             True,
         )
     )

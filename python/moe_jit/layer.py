@@ -41,6 +41,7 @@ class FusedMoE(torch.nn.Module):
         activation_type, routing_method_type, routing_bias, n_group, topk_group, routed_scaling_factor,
             norm_topk_prob: as in ``trtllm_fp8_per_tensor_scale_moe``.
         use_routing_scales_on_input: None means for Llama4 only.
+        fast_accum: as in ``trtllm_fp8_per_tensor_scale_moe``.
         num_experts: global number of experts, None for L.
         local_expert_offset: global id of the first local expert.
 
@@ -82,6 +83,7 @@ class FusedMoE(torch.nn.Module):
         use_routing_scales_on_input: bool | None = None,
         num_experts: int | None = None,
         local_expert_offset: int = 0,
+        fast_accum: bool = True,
     ) -> None:
         super().__init__()
         self.activation = ActivationType.parse(activation_type)
@@ -106,6 +108,7 @@ class FusedMoE(torch.nn.Module):
             else scale_input,
             "activation_type": self.activation,
             "weight_layout": self.layout,
+            "fast_accum": fast_accum,
         }
         self._routing: dict[str, Any] = {
             "n_group": n_group,

@@ -45,6 +45,7 @@ _TYPES = {
     "activation_type": "int",
     "norm_topk_prob": "bool",
     "weight_layout": "str",
+    "fast_accum": "bool",
     "pre_routed": "bool",
 }
 # In the order of Arguments. What the operator's name says, or what it returns, is not among its parameters.

@@ -55,7 +55,8 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     rows = min(mean + 3 * math.sqrt(mean), problem.num_tokens)
     # The 8-token tile has half as many weight rows: worth its overhead where a tile streams long enough.
     shortest_k = min(problem.hidden_size, problem.intermediate_size)
-    tiles = TILE_TOKENS if shortest_k > _SHORT_K else TILE_TOKENS[1:]
+    allowed = [t for t in TILE_TOKENS if problem.fast_accum or t not in _FAST_ACCUMULATION_TILES]
+    tiles = allowed if shortest_k > _SHORT_K else allowed[1:]
     return next((tile for tile in tiles if rows <= tile), tiles[-1])
 
 

@@ -43,6 +43,7 @@ class MoEProblem:
     routing_method: RoutingMethodType | None
     activation: ActivationType = ActivationType.Swiglu
     weight_layout: WeightLayout = WeightLayout.Shuffled
+    fast_accum: bool = True
     logits_dtype: torch.dtype | None = None
     bias_dtype: torch.dtype | None = None
     do_finalize: bool = True

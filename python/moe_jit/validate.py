@@ -51,6 +51,7 @@ class Arguments(NamedTuple):
     activation_type: int
     norm_topk_prob: bool
     weight_layout: str | WeightLayout
+    fast_accum: bool
     pre_routed: bool
 
     @property
@@ -105,6 +106,7 @@ def validate(args: Arguments) -> MoEProblem:
         routing_method=method,
         activation=activation,
         weight_layout=layout,
+        fast_accum=args.fast_accum,
         logits_dtype=None if args.routing_logits is None else args.routing_logits.dtype,
         bias_dtype=None if args.routing_bias is None else args.routing_bias.dtype,
         do_finalize=args.do_finalize,
@@ -138,6 +140,7 @@ def _check_scalar_types(args: Arguments) -> None:
     checks.boolean("do_finalize", args.do_finalize)
     checks.optional_boolean("enable_pdl", args.enable_pdl)
     checks.boolean("norm_topk_prob", args.norm_topk_prob)
+    checks.boolean("fast_accum", args.fast_accum)
     checks.integer("tune_max_num_tokens", args.tune_max_num_tokens, 1)
 
 

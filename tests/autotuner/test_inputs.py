@@ -41,6 +41,7 @@ def arguments(pre_routed: bool = False, **changes: object) -> Arguments:
         "activation_type": 3,
         "norm_topk_prob": True,
         "weight_layout": "shuffled",
+        "fast_accum": True,
         "pre_routed": pre_routed,
     }
     return Arguments(**(values | changes))

@@ -44,6 +44,7 @@ PROBLEMS = st.builds(
     routing_method=st.sampled_from([None, *RoutingMethodType]),
     activation=st.sampled_from(list(ActivationType)),
     weight_layout=st.sampled_from(list(WeightLayout)),
+    fast_accum=st.booleans(),
     logits_dtype=DTYPES,
     bias_dtype=DTYPES,
     do_finalize=st.booleans(),
