@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 
 from moe_jit.reference.ascend import Quantised
 from support.problems import fresh_seed, generator
 
-DEVICES = ["cpu"]  # "cuda" joins with the first CUDA module of these operators
+DEVICES = ["cpu"]  # of operators without a CUDA module
+ALL_DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 HALF_WINDOW = 127 * 2.0**-20  # how near to a tie a value may be rounded to the other side
 
 

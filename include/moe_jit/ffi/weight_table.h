@@ -38,7 +38,7 @@ class WeightTable {
         const int skip = is_single() ? 1 : 0;
         const int64_t packing = is_int4() ? 8 : 1;
         const int64_t element_bytes = tensor.dtype().bits / 8;
-        const char* data = data<const char>(tensor);
+        const char* data = ffi::data<const char>(tensor);
         if (is_single()) data += expert * tensor.stride(0) * element_bytes;
         const auto stride = [&](int dim) { return tensor.stride(skip + dim) * packing; };
         const auto size = [&](int dim) { return tensor.size(skip + dim); };

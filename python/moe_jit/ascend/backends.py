@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from moe_jit import jit
+from moe_jit import backends, jit
 from moe_jit.checks import reject
 
 OPERATORS = (
@@ -27,19 +27,33 @@ _MODULES = {
 }
 
 
+# On GPUs the module of these depends on the call.
+_PLANNED = {"cuda": ("grouped_matmul",)}
+
+
 @cache
-def load(operator: str, kind: str) -> Callable[..., Any]:
-    """Compile or load the module of ``operator`` for a device kind and return its function."""
-    function: Callable[..., Any] = jit.load(_MODULES[kind][operator])[operator]
+def load(operator: str, module: jit.ModuleSpec) -> Callable[..., Any]:
+    """Compile or load a module and return its function ``operator``."""
+    function: Callable[..., Any] = jit.load(module)[operator]
     return function
 
 
-def function_for(operator: str, device: torch.device, argument: str) -> Callable[..., Any]:
-    """The function that runs ``operator`` on ``device``, which is that of ``argument``.
+def function_for(
+    operator: str,
+    device: torch.device,
+    argument: str,
+    plan: Callable[[], jit.ModuleSpec] | None = None,
+) -> Callable[..., Any]:
+    """The function that runs ``operator`` on ``device``, which is that of ``argument``; on a GPU, the one of
+    the module that ``plan`` chooses.
 
     Raises ValueError where no module supports the device; nothing falls back to another one.
     """
+    if plan is not None and operator in _PLANNED.get(device.type, ()):
+        backends.describe(device, argument)
+        return load(operator, plan())
     if operator not in _MODULES.get(device.type, {}):
-        kinds = " or ".join(sorted(kind for kind, modules in _MODULES.items() if operator in modules))
+        offers = {kind: (*_MODULES.get(kind, {}), *_PLANNED.get(kind, ())) for kind in ("cpu", "cuda")}
+        kinds = " or ".join(kind for kind, operators in offers.items() if operator in operators)
         reject(argument, f"on a device that npu_{operator} supports ({kinds})", device)
-    return load(operator, device.type)
+    return load(operator, _MODULES[device.type][operator])

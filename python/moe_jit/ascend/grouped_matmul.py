@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import backends, matmul_rules
+from . import backends, cuda_plan, matmul_rules
 from .matmul_arguments import GroupType, Request, request
 from .matmul_rules import Parameters
 from .operators import Operator
@@ -197,7 +197,7 @@ def _run(x: Any, weight: Any, **given: Any) -> list[torch.Tensor]:
 def _run_checked(x: Any, weight: Any, given: dict[str, Any], signature: Hashable) -> list[torch.Tensor]:
     r, p = _check(x, weight, given)
     device = r.x[0].device
-    function = backends.function_for("grouped_matmul", device, "x")
+    function = backends.function_for("grouped_matmul", device, "x", lambda: cuda_plan.module_for(r, p))
     outputs = [r.x[0].new_empty(shape, dtype=p.output_dtype) for shape in _shapes(r)]
     lists = (p.bias, _as_int64(p.scale), p.offset, p.antiquant_scale, p.antiquant_offset)
     groups = r.groups.on(device)
