@@ -4,9 +4,10 @@
 
 namespace moe_jit::cuda {
 
-using ExpertTile = gemm::TileOf<MOE_JIT_TILE_TOKENS, MOE_JIT_MAX_LOCAL_EXPERTS>::type;
 // Two sets of accumulators do not fit beside a compute-bound tile.
-constexpr bool kPromote = ExpertTile::kTileWarpgroups == 1;
+constexpr bool kPromote = MOE_JIT_TILE_TOKENS <= 128;
+using ExpertTile =
+    gemm::TileOf<MOE_JIT_TILE_TOKENS, gemm::Fp8E4M3<kPromote>, MOE_JIT_MAX_LOCAL_EXPERTS>::type;
 
 int compiled_activation_type() { return static_cast<int>(MOE_JIT_ACTIVATION::kType); }
 
@@ -17,7 +18,7 @@ int64_t expert_counters(int64_t max_rows, int num_local) {
 }
 
 cudaError_t launch_experts(const ExpertsArgs& args, cudaStream_t stream) {
-    return gemm::Experts<ExpertTile, MOE_JIT_ACTIVATION, kPromote>::launch(args, stream);
+    return gemm::Experts<ExpertTile, MOE_JIT_ACTIVATION>::launch(args, stream);
 }
 
 }  // namespace moe_jit::cuda

@@ -1,4 +1,6 @@
-// Epilogues of the grouped GEMM: what becomes of one unit's 64 x kTokens accumulators.
+// Epilogues of the grouped GEMM: what becomes of a warpgroup's accumulators, kUnits times 64 x kTokens.
+//   State, load    what a thread reads before it stores, with a bound of its registers
+//   store          writes the rows
 //
 // Accumulator layout of wgmma: a thread holds rows r and r + 8 (r = lane / 4) of its warp's 16-row slab and,
 // in every 8 columns, columns 2c and 2c + 1 (c = lane % 4): acc[4j + 2h + p] = (row r + 8h, column 8j + 2c +
@@ -16,7 +18,7 @@ namespace moe_jit::cuda::gemm {
 struct EpilogueContext {
     const TileInfo& info;
     uint8_t* staging;
-    int unit;       // index of the 64 weight rows over all row tiles
+    int unit;       // index of the first 64 weight rows over all row tiles
     int warpgroup;  // math warpgroup
     int thread;     // within the warpgroup
 
@@ -29,6 +31,7 @@ struct EpilogueContext {
 };
 
 struct TileScales {
+    static constexpr int kRegisters = 2;
     float linear = 0.f;
     float gate = 0.f;
 };
@@ -139,8 +142,10 @@ struct ActivationQuantize {
         bool gate_first;  // of a (gate, linear) row pair the gate comes first
     };
 
-    __device__ __forceinline__ static TileScales load(const Params& params, const TileInfo& info) {
-        return {params.linear_scale[info.expert], params.gate_scale[info.expert]};
+    using State = TileScales;
+
+    __device__ __forceinline__ static State load(const Params& params, const EpilogueContext& ctx) {
+        return {params.linear_scale[ctx.info.expert], params.gate_scale[ctx.info.expert]};
     }
 
     template <int kTokens>
@@ -160,11 +165,20 @@ struct ActivationQuantize {
         }
     }
 
-    template <int kTokens>
+    template <int kTokens, int kUnits>
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
-                                                 const TileScales& scales, float (&acc)[kTokens / 2]) {
+                                                 const TileScales& scales,
+                                                 float (&acc)[kUnits][kTokens / 2]) {
+#pragma unroll
+        for (int u = 0; u < kUnits; ++u) store_unit<kTokens>(params, ctx, ctx.unit + u, scales, acc[u]);
+    }
+
+    template <int kTokens>
+    __device__ __forceinline__ static void store_unit(const Params& params, const EpilogueContext& ctx,
+                                                      int unit, const TileScales& scales,
+                                                      float (&acc)[kTokens / 2]) {
         if (params.row_weights) weigh_rows<kTokens>(params, ctx, acc);
-        const FeatureSpan<uint8_t> span{params.out, ctx.unit * kFeatures, params.features};
+        const FeatureSpan<uint8_t> span{params.out, unit * kFeatures, params.features};
         constexpr int kPitch = StagedRow<uint8_t>::kPitch(kFeatures);
         if constexpr (kGated) {
             // Both layouts keep linear and gate of one feature 8 rows apart; they number the features
@@ -203,14 +217,25 @@ struct ScaledRows {
         int features;
     };
 
-    __device__ __forceinline__ static TileScales load(const Params& params, const TileInfo& info) {
-        return {params.scale[info.expert], 0.f};
+    using State = TileScales;
+
+    __device__ __forceinline__ static State load(const Params& params, const EpilogueContext& ctx) {
+        return {params.scale[ctx.info.expert], 0.f};
+    }
+
+    template <int kTokens, int kUnits>
+    __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
+                                                 const TileScales& scales,
+                                                 float (&acc)[kUnits][kTokens / 2]) {
+#pragma unroll
+        for (int u = 0; u < kUnits; ++u) store_unit<kTokens>(params, ctx, ctx.unit + u, scales, acc[u]);
     }
 
     template <int kTokens>
-    __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
-                                                 const TileScales& scales, float (&acc)[kTokens / 2]) {
-        const FeatureSpan<uint16_t> span{params.out, ctx.unit * kFeatures, params.features};
+    __device__ __forceinline__ static void store_unit(const Params& params, const EpilogueContext& ctx,
+                                                      int unit, const TileScales& scales,
+                                                      float (&acc)[kTokens / 2]) {
+        const FeatureSpan<uint16_t> span{params.out, unit * kFeatures, params.features};
         const auto value = [&](int j, int h) {
             const float* pair = acc + 4 * j + 2 * h;
             return floats_to_bf16x2(scales.linear * pair[0], scales.linear * pair[1]);

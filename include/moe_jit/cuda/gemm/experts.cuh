@@ -8,10 +8,10 @@
 
 namespace moe_jit::cuda::gemm {
 
-template <class Tile, class Activation, bool kPromote>
+template <class Tile, class Activation>
 struct Experts {
     using Quantize = ActivationQuantize<Activation>;
-    using Gemm = GroupedGemm<Fp8E4M3<kPromote>, Tile, Quantize, ScaledRows>;
+    using Gemm = GroupedGemm<Tile, Quantize, ScaledRows>;
     using Params = typename Gemm::Params;
 
     static RowOrder gemm1_order(WeightLayout layout) {
@@ -29,6 +29,7 @@ struct Experts {
         p.row_tiles = static_cast<int>((weights.rows + Tile::kRows - 1) / Tile::kRows);
         p.blocks_per_box = Tile::kBoxRows / rows_per_block(weights.order);
         p.k_bytes = static_cast<int>(weights.k_bytes);
+        p.token_pitch = p.k_bytes;
         p.tokens = tokens;
         return p;
     }
@@ -61,7 +62,8 @@ struct Experts {
         params.phase[0].row_ids = a.row_to_pair;
         params.phase[0].pairs_per_token = a.top_k;
         params.phase[1] = phase(gemm2, a.intermediate);
-        params.schedule = {a.expert_offsets, a.tile_offsets, a.num_local, a.counters, a.counters + 1};
+        params.schedule = {a.expert_offsets, a.tile_offsets, a.num_local,
+                           nullptr,          a.counters,     a.counters + 1};
         params.epilogue.head = {a.linear_scale,
                                 a.gate_scale,
                                 a.row_weights,

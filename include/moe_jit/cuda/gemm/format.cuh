@@ -1,5 +1,14 @@
 // Number formats of the grouped GEMM: what a weight and a token element is, what they accumulate in,
-// and which warpgroup MMA multiplies them. The mainloop knows a format only through these traits.
+// and which warpgroup MMA multiplies them. The mainloop knows a format only through these traits:
+//   Accum          float, or uint32_t for 32-bit integer sums
+//   kMmaBytes      bytes of a token row that one MMA consumes
+//   kPromote       CUDA cores add the sums of every k-block
+//   kStagingBytes  shared memory that the epilogue needs for each math warpgroup
+//   Weights        weight_tile.cuh: the weights of a k-block in shared memory
+//   Params         further kernel parameters
+//   mma            d = or += weights * tokens^T; weights are a descriptor, or registers
+//   column         where accumulator rows belong (not FP8, whose epilogues know)
+//   Loader         weights in registers only: shared memory -> operand registers
 #pragma once
 
 #include <cstdint>
@@ -7,14 +16,28 @@
 #include <cute/arch/mma_sm90_gmma_ext.hpp>
 #include <utility>
 
+#include "moe_jit/cuda/gemm/weight_tile.cuh"
+
 namespace moe_jit::cuda::gemm {
 
 namespace detail {
 
+using cute::SM90::GMMA::ScaleOut;
+
 template <class Atom, class Accum, int kCount, size_t... I>
-__device__ __forceinline__ void fma(uint64_t a, uint64_t b, Accum (&d)[kCount],
-                                    cute::SM90::GMMA::ScaleOut scale, std::index_sequence<I...>) {
+__device__ __forceinline__ void fma(uint64_t a, uint64_t b, Accum (&d)[kCount], ScaleOut scale,
+                                    std::index_sequence<I...>) {
     Atom::fma(a, b, d[I]..., scale);
+}
+
+template <class Atom, class Accum, int kCount, size_t... I>
+__device__ __forceinline__ void fma(const uint32_t (&a)[4], uint64_t b, Accum (&d)[kCount], ScaleOut scale,
+                                    std::index_sequence<I...>) {
+    Atom::fma(a[0], a[1], a[2], a[3], b, d[I]..., scale);
+}
+
+__device__ __forceinline__ ScaleOut scale_out(bool accumulate) {
+    return accumulate ? ScaleOut::One : ScaleOut::Zero;
 }
 
 }  // namespace detail
@@ -43,16 +66,17 @@ MOE_JIT_FP8_ATOM(160);
 template <bool kPromote_>
 struct Fp8E4M3 {
     using Accum = float;
-    // Bytes of K that one MMA consumes from each operand.
+    using Weights = RowsOfK;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = kPromote_;
+    static constexpr int kStagingBytes = kMaxStagingBytes;
+    struct Params {};
 
     // d (64 x kTokens, one warpgroup) = a * b^T, or d += a * b^T when `accumulate`.
     template <int kTokens>
     __device__ __forceinline__ static void mma(uint64_t a, uint64_t b, Accum (&d)[kTokens / 2],
                                                bool accumulate) {
-        using cute::SM90::GMMA::ScaleOut;
-        detail::fma<typename Fp8Atom<kTokens>::type>(a, b, d, accumulate ? ScaleOut::One : ScaleOut::Zero,
+        detail::fma<typename Fp8Atom<kTokens>::type>(a, b, d, detail::scale_out(accumulate),
                                                      std::make_index_sequence<kTokens / 2>{});
     }
 };

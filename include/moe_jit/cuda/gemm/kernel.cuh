@@ -5,6 +5,8 @@
 
 #include <cutlass/arch/reg_reconfig.h>
 
+#include <type_traits>
+
 #include "moe_jit/cuda/gemm/epilogue.cuh"
 #include "moe_jit/cuda/gemm/mainloop.cuh"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
@@ -26,19 +28,21 @@ struct EpilogueParams<Head, Tail...> {
     EpilogueParams<Tail...> tail;
 };
 
-template <class Format_, class Tile_, class... Epilogues>
+template <class Tile_, class... Epilogues>
 struct GroupedGemm {
-    using Format = Format_;
     using Tile = Tile_;
+    using Format = typename Tile::Format;
     using Storage = SharedStorage<Tile>;
     using Ring = RingCursor<Tile::kStages>;
     static_assert(sizeof(Storage) <= kMaxSharedBytes, "shared memory");
 
     struct Params : KernelParams<sizeof...(Epilogues)> {
         EpilogueParams<Epilogues...> epilogue;
+        typename Format::Params format;
     };
 
     using TokenSource = Gather<Tile, Params>;
+    using EpilogueState = std::common_type_t<typename Epilogues::State...>;
 
     // Calls f(Epilogue{}, its parameters) for the epilogue of `phase`.
     template <class F>
@@ -71,24 +75,24 @@ struct GroupedGemm {
     template <int kTokens>
     __device__ static void compute_tile(Storage& storage, const Params& params, const TileInfo& info,
                                         int warpgroup, Ring& ring, Turns& turns) {
-        using Loop = Mainloop<Format, Tile, kTokens>;
+        using Loop = Mainloop<Tile, kTokens>;
         const int first_unit = warpgroup % Tile::kTileWarpgroups * Tile::kUnits;
+        const EpilogueContext ctx{info, storage.staging[warpgroup],
+                                  info.row_tile * (Tile::kRows / kUnitRows) + first_unit, warpgroup,
+                                  static_cast<int>(threadIdx.x % kWarpgroupThreads)};
+        // What the epilogue reads arrives during the mainloop if there are registers for it.
+        constexpr bool kEarly = Tile::kUnits * Loop::kAccums + EpilogueState::kRegisters <= 168;
         typename Loop::Accums acc;
-        TileScales scales;
-        visit_epilogue(params, info.phase,
-                       [&](auto epilogue, const auto& p) { scales = epilogue.load(p, info); });
+        EpilogueState state;
+        const auto load = [&](auto epilogue, const auto& p) { state = epilogue.load(p, ctx); };
+        if constexpr (kEarly) visit_epilogue(params, info.phase, load);
         turns.enter();
-        Loop::run(storage, num_stages<Tile>(params.phase[info.phase]), first_unit, ring, acc);
+        Loop::run(storage, params, info, first_unit, ring, acc);
         turns.leave();
-        EpilogueContext ctx{info, storage.staging[warpgroup], 0, warpgroup,
-                            static_cast<int>(threadIdx.x % kWarpgroupThreads)};
-#pragma unroll
-        for (int u = 0; u < Tile::kUnits; ++u) {
-            ctx.unit = info.row_tile * (Tile::kRows / kUnitRows) + first_unit + u;
-            visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) {
-                decltype(epilogue)::template store<kTokens>(p, ctx, scales, acc[u]);
-            });
-        }
+        if constexpr (!kEarly) visit_epilogue(params, info.phase, load);
+        visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) {
+            decltype(epilogue)::template store<kTokens>(p, ctx, state, acc);
+        });
         // The last store ended with a warpgroup barrier, so one release publishes the rows of all its
         // threads.
         if (info.phase + 1 < Params::kPhases && ctx.thread == 0) {

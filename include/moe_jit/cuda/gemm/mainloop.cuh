@@ -4,6 +4,7 @@
 #include <cute/arch/util.hpp>
 
 #include "moe_jit/cuda/gemm/format.cuh"
+#include "moe_jit/cuda/gemm/scheduler.cuh"
 #include "moe_jit/cuda/gemm/tile.cuh"
 
 namespace moe_jit::cuda::gemm {
@@ -22,8 +23,9 @@ __device__ __forceinline__ void fence_gathered_tokens() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-template <class Format, class Tile, int kTokens>
+template <class Tile, int kTokens>
 struct Mainloop {
+    using Format = typename Tile::Format;
     using Accum = typename Format::Accum;
     using Storage = SharedStorage<Tile>;
     using Ring = RingCursor<Tile::kStages>;
@@ -180,10 +182,87 @@ struct Mainloop {
         release(storage, previous);
     }
 
-    __device__ __forceinline__ static void run(Storage& storage, int stages, int first_unit, Ring& ring,
-                                               Accums& acc) {
+    // Weights in registers: those of one item, kItemSteps steps of all units, are loaded while the MMAs of
+    // the one before run. Items come in pairs, so that their registers have fixed names.
+    static constexpr int kItemSteps = kUnits * kAccums <= 128 ? 2 : 1;
+    static constexpr int kItems = Tile::kBlocks * kSteps / kItemSteps;
+    using Fragments = uint32_t[kItemSteps][kUnits][4];
+
+    __device__ __forceinline__ static void fence(Fragments& fragments) {
+#pragma unroll
+        for (int i = 0; i < kItemSteps * kUnits * 4; ++i) {
+            cute::warpgroup_fence_operand(fragments[i / (kUnits * 4)][i / 4 % kUnits][i % 4]);
+        }
+    }
+
+    template <class Loader>
+    __device__ __forceinline__ static void load_item(Storage& storage, int slot, int item,
+                                                     const Loader& loader, Fragments& fragments) {
+#pragma unroll
+        for (int i = 0; i < kItemSteps; ++i) {
+            const int step = item * kItemSteps + i;
+            loader.load(storage.weights[slot] + step / kSteps * Tile::kWeightBlockBytes, step % kSteps,
+                        fragments[i]);
+        }
+    }
+
+    __device__ __forceinline__ static void issue_item(Storage& storage, int slot, int item,
+                                                      Fragments& fragments, Accums& acc) {
+        fence(fragments);
+        fence(acc);
+        cute::warpgroup_arrive();
+#pragma unroll
+        for (int i = 0; i < kItemSteps; ++i) {
+            const int step = item * kItemSteps + i;
+            const uint64_t tokens =
+                operand_descriptor(storage.tokens[slot] + step / kSteps * Tile::kTokenBlockBytes);
+#pragma unroll
+            for (int u = 0; u < kUnits; ++u) {
+                Format::template mma<kTokens>(
+                    fragments[i][u], tokens + step % kSteps * (Format::kMmaBytes >> 4), acc[u], true);
+            }
+        }
+        cute::warpgroup_commit_batch();
+    }
+
+    template <class Loader>
+    __device__ __forceinline__ static void from_registers(Storage& storage, const Loader& loader, int stages,
+                                                          Ring& ring, Accums& acc) {
+        static_assert(kItems % 2 == 0, "items come in pairs");
+        Fragments fragments[2] = {};
+        int previous = ring.slot;
+        for (int s = 0; s < stages; ++s, ring.advance()) {
+            wait_stage(storage, ring);
+#pragma unroll
+            for (int item = 0; item < kItems; ++item) {
+                // All but the last item's MMAs have finished, and with them those that read these registers.
+                cute::warpgroup_wait<1>();
+                fence(fragments[item % 2]);
+                if (item == 1 && s > 0) release(storage, previous);
+                load_item(storage, ring.slot, item, loader, fragments[item % 2]);
+                issue_item(storage, ring.slot, item, fragments[item % 2], acc);
+            }
+            previous = ring.slot;
+        }
+        cute::warpgroup_wait<0>();
+        fence(fragments[0]);
+        fence(fragments[1]);
+        fence(acc);
+        release(storage, previous);
+    }
+
+    template <class Params>
+    __device__ __forceinline__ static void run(Storage& storage, const Params& params, const TileInfo& info,
+                                               int first_unit, Ring& ring, Accums& acc) {
+        const int stages = num_stages<Tile>(params.phase[info.phase]);
         clear(acc);
-        if constexpr (Format::kPromote && kIndependent) {
+        if constexpr (Format::Weights::kInRegisters) {
+            const int column = first_unit * kUnitRows;
+            const typename Format::template Loader<kUnits> loader(params.format, info,
+                                                                  info.row_tile * Tile::kRows + column,
+                                                                  column, threadIdx.x % kWarpgroupThreads);
+            from_registers(storage, loader, stages, ring, acc);
+        } else if constexpr (Format::kPromote && kIndependent) {
             independent(storage, stages, first_unit, ring, acc);
         } else if constexpr (Format::kPromote) {
             promoted(storage, stages, first_unit, ring, acc);

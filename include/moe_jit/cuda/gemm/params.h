@@ -10,8 +10,9 @@ namespace moe_jit::cuda::gemm {
 // One grouped GEMM: out[row, :] = weights[expert(row)] x tokens[row, :].
 struct PhaseParams {
     int row_tiles;           // weight-row tiles per expert
-    int blocks_per_box;      // step of the weight map's row-block dimension per TMA box
-    int k_bytes;             // bytes of K, which is also the pitch of a token row
+    int blocks_per_box;      // step of the weight map's row-block dimension per TMA box (RowsOfK)
+    int k_bytes;             // bytes of K in a token row
+    int token_pitch;         // bytes between token rows
     const uint8_t* tokens;   // token rows
     const int32_t* row_ids;  // expert-sorted row -> pair index; nullptr: token rows are expert-sorted already
     int pairs_per_token;     // pair index / pairs_per_token = token row
@@ -22,8 +23,9 @@ struct Schedule {
     const int32_t* row_offsets;   // [num_experts + 1] expert-sorted rows
     const int32_t* tile_offsets;  // [num_experts + 1] token tiles
     int num_experts;
-    int32_t* next_tile;  // tiles claimed so far
-    int32_t* ready;      // per token tile: warpgroups that have stored their part of the phase before
+    const int32_t* expert_ids;  // [num_experts] whose weights; nullptr: 0, 1, ...
+    int32_t* next_tile;         // tiles claimed so far
+    int32_t* ready;             // per token tile: warpgroups that have stored their part of the phase before
 };
 
 template <int kPhases_>

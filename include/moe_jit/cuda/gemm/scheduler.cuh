@@ -97,6 +97,7 @@ __device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& stora
         info.tokens = max(0, min(share, info.tokens - rank * share));
     }
     info.shared_weights = tiles > 1;
+    if (params.schedule.expert_ids) info.expert = params.schedule.expert_ids[info.expert];
     return info;
 }
 

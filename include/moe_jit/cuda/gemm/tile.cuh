@@ -1,5 +1,6 @@
 // The tile of the grouped GEMM, its shared memory, and the description of one unit of work.
-// Weights are the M operand ("swap-AB"): a tile is kRows weight rows by up to kTokens token rows.
+// Weights are the M operand ("swap-AB"): a tile is kRows weight rows by up to kTokens token rows. A weight
+// row is an output feature, also where memory holds weights as [k, n] and a row is a column.
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -15,7 +16,7 @@ constexpr int kMathWarpgroups = 2;
 constexpr int kMathWarps = kMathWarpgroups * 4;
 constexpr int kThreads = kWarpgroupThreads * (1 + kMathWarpgroups);
 
-// One 128-byte swizzle atom of K per stage, whatever the element size.
+// A k-block is as much of K as 128 bytes of a token row hold: one swizzle atom, whatever the element size.
 constexpr int kBlockBytes = 128;
 // Rows of one MMA, and the most rows that one TMA box brings.
 constexpr int kUnitRows = 64;
@@ -28,10 +29,11 @@ constexpr int kClaimSlots = 16;
 // Tokens that pass through the epilogue's staging buffer at a time.
 constexpr int kStagedTokens = 32;
 constexpr int kStagedRowBytes = 128 + 16;
-constexpr int kStagingBytes = kStagedTokens * kStagedRowBytes;
+constexpr int kMaxStagingBytes = kStagedTokens * kStagedRowBytes;
 
 constexpr int kMaxSharedBytes = 227 * 1024;
 
+// Format_            what is multiplied, see format.cuh
 // kUnits_            64-row units that one math warpgroup accumulates
 // kTileWarpgroups_   math warpgroups that share a tile; with 1 they work on alternate tiles, so that the
 // epilogue
@@ -39,8 +41,10 @@ constexpr int kMaxSharedBytes = 227 * 1024;
 // kCluster_          CTAs that take neighbouring token ranges of one tile and share its weights by multicast
 // kBlocks_           k-blocks per stage
 // Widths_            token widths with code, ascending; the last one sizes the ring
-template <int kMaxExperts_, int kUnits_, int kTileWarpgroups_, int kCluster_, int kBlocks_, int... Widths_>
+template <class Format_, int kMaxExperts_, int kUnits_, int kTileWarpgroups_, int kCluster_, int kBlocks_,
+          int... Widths_>
 struct Tile {
+    using Format = Format_;
     using Widths = std::integer_sequence<int, Widths_...>;
     static constexpr int kMaxExperts = kMaxExperts_;
     static constexpr int kUnits = kUnits_;
@@ -50,19 +54,19 @@ struct Tile {
     static constexpr int kTurns = kMathWarpgroups / kTileWarpgroups;
     static constexpr int kRows = kUnitRows * kUnits * kTileWarpgroups;
     static constexpr int kBoxRows = std::min(kRows, kMaxBoxRows);
-    static constexpr int kBoxBytes = kBoxRows * kBlockBytes;
+    static constexpr int kBoxBytes = kBoxRows * Format::Weights::kRowBytes;
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
     static constexpr int kClusterTokens = kTokens * kCluster;
     static constexpr bool kGatherByTma = kTokens <= 8;
 
-    static constexpr int kWeightBlockBytes = kRows * kBlockBytes;
+    static constexpr int kWeightBlockBytes = kRows * Format::Weights::kRowBytes;
     static constexpr int kTokenBlockBytes = kTokens * kBlockBytes;
     static constexpr int kWeightStageBytes = kBlocks * kWeightBlockBytes;
     static constexpr int kTokenStageBytes = kBlocks * kTokenBlockBytes;
     static constexpr int kStageBytes = kWeightStageBytes + kTokenStageBytes;
     static constexpr int kFixedBytes =
-        1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * kStagingBytes + 1024;
+        1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * Format::kStagingBytes + 1024;
     static constexpr int kStages = (kMaxSharedBytes - kFixedBytes) / kStageBytes;
 
     static_assert(((Widths_ % 8 == 0) && ...), "wgmma's N is a multiple of 8");
@@ -72,29 +76,29 @@ struct Tile {
 };
 
 // The tiles worth having code for, by the tokens that one of them covers.
-template <int kClusterTokens, int kMaxExperts>
+template <int kClusterTokens, class Format, int kMaxExperts>
 struct TileOf;
 // Few tokens: narrow row tiles spread few experts evenly over the SMs.
-template <int kMaxExperts>
-struct TileOf<8, kMaxExperts> {
-    using type = Tile<kMaxExperts, 1, 1, 1, 2, 8>;
+template <class Format, int kMaxExperts>
+struct TileOf<8, Format, kMaxExperts> {
+    using type = Tile<Format, kMaxExperts, 1, 1, 1, 2, 8>;
 };
-template <int kMaxExperts>
-struct TileOf<16, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 1, 1, 1, 8, 16>;
+template <class Format, int kMaxExperts>
+struct TileOf<16, Format, kMaxExperts> {
+    using type = Tile<Format, kMaxExperts, 2, 1, 1, 1, 8, 16>;
 };
-template <int kMaxExperts>
-struct TileOf<64, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 1, 1, 1, 16, 32, 64>;
+template <class Format, int kMaxExperts>
+struct TileOf<64, Format, kMaxExperts> {
+    using type = Tile<Format, kMaxExperts, 2, 1, 1, 1, 16, 32, 64>;
 };
-template <int kMaxExperts>
-struct TileOf<128, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 1, 1, 1, 32, 64, 96, 128>;
+template <class Format, int kMaxExperts>
+struct TileOf<128, Format, kMaxExperts> {
+    using type = Tile<Format, kMaxExperts, 2, 1, 1, 1, 32, 64, 96, 128>;
 };
 // Compute-bound: two 256-row CTA tiles side by side, about 280 FLOP per byte read from L2.
-template <int kMaxExperts>
-struct TileOf<320, kMaxExperts> {
-    using type = Tile<kMaxExperts, 2, 2, 2, 1, 32, 64, 80, 96, 112, 128, 144, 160>;
+template <class Format, int kMaxExperts>
+struct TileOf<320, Format, kMaxExperts> {
+    using type = Tile<Format, kMaxExperts, 2, 2, 2, 1, 32, 64, 80, 96, 112, 128, 144, 160>;
 };
 
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.
@@ -122,7 +126,7 @@ template <class Tile>
 struct alignas(1024) SharedStorage {
     uint8_t weights[Tile::kStages][Tile::kWeightStageBytes];
     uint8_t tokens[Tile::kStages][Tile::kTokenStageBytes];
-    alignas(16) uint8_t staging[kMathWarpgroups][kStagingBytes];
+    alignas(16) uint8_t staging[kMathWarpgroups][std::max(Tile::Format::kStagingBytes, 16)];
     int row_offsets[Tile::kMaxExperts + 1];
     int tile_offsets[Tile::kMaxExperts + 1];
     TileInfo tile[kTileSlots];

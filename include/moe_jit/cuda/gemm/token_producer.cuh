@@ -44,7 +44,7 @@ struct CopyGather {
             source[i] = kNoRow;
             if (row < info.tokens) {
                 const uint32_t token = token_row(phase, info.token_begin + row);
-                source[i] = token * (phase.k_bytes / 16) + thread % 8;
+                source[i] = token * (phase.token_pitch / 16) + thread % 8;
             }
         }
     }

@@ -63,17 +63,18 @@ struct WeightProducer {
     __device__ __forceinline__ static void load_box(Storage& storage, const Params& params,
                                                     const TileInfo& info, int slot, int box, int stage,
                                                     int block, uint64_t hint) {
-        const int row_block = (info.row_tile * Tile::kBoxes + box) * params.phase[info.phase].blocks_per_box;
-        const int k = (stage * Tile::kBlocks + block) * kBlockBytes;
+        using Weights = typename Tile::Format::Weights;
+        const int k_block = stage * Tile::kBlocks + block;
+        const auto [at] = Weights::template box_origin<Tile>(params.phase[info.phase], info, box, k_block);
         const CUtensorMap* map = &params.weights[info.phase];
         auto* barrier = reinterpret_cast<uint64_t*>(&storage.full[slot]);
         void* target = storage.weights[slot] + block * Tile::kWeightBlockBytes + box * Tile::kBoxBytes;
         if constexpr (Tile::kCluster > 1) {
             constexpr uint16_t kAll = (1 << Tile::kCluster) - 1;
-            cute::SM90_TMA_LOAD_MULTICAST_5D::copy(map, barrier, kAll, hint, target, k, 0, 0, row_block,
-                                                   info.expert);
+            cute::SM90_TMA_LOAD_MULTICAST_5D::copy(map, barrier, kAll, hint, target, at[0], at[1], at[2],
+                                                   at[3], at[4]);
         } else {
-            cute::SM90_TMA_LOAD_5D::copy(map, barrier, hint, target, k, 0, 0, row_block, info.expert);
+            cute::SM90_TMA_LOAD_5D::copy(map, barrier, hint, target, at[0], at[1], at[2], at[3], at[4]);
         }
     }
 

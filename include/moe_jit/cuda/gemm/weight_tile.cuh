@@ -1,0 +1,64 @@
+// How a k-block of weights lies in shared memory, and which coordinates of the weight map its boxes start at.
+// The maps are those of weight_map.h.
+#pragma once
+
+#include <cstdint>
+
+#include "moe_jit/cuda/gemm/params.h"
+#include "moe_jit/cuda/gemm/tile.cuh"
+
+namespace moe_jit::cuda::gemm {
+
+struct BoxOrigin {
+    int at[5];
+};
+
+// Rows contiguous along K, 128 bytes of each, 128-byte swizzle: the tensor core reads them from shared
+// memory.
+struct RowsOfK {
+    static constexpr bool kInRegisters = false;
+    static constexpr int kRowBytes = kBlockBytes;
+
+    template <class Tile>
+    __device__ __forceinline__ static BoxOrigin box_origin(const PhaseParams& phase, const TileInfo& info,
+                                                           int box, int k_block) {
+        const int row_block = (info.row_tile * Tile::kBoxes + box) * phase.blocks_per_box;
+        return {{k_block * kBlockBytes, 0, 0, row_block, info.expert}};
+    }
+};
+
+// Weights contiguous along n (8-bit MMAs cannot read them from shared memory): a block is a sequence of
+// slabs, kSlabBytes of n by kDepth of K each, swizzled over the slab's width. kBits is the width of an
+// element. kBlocked_: memory holds slabs too (FRACTAL_NZ: 32 bytes of n, all of K); a box brings several of
+// them.
+template <int kBits_, int kDepth_, int kSlabBytes_, bool kBlocked_>
+struct SlabsOfN {
+    static constexpr bool kInRegisters = true;
+    static constexpr int kBits = kBits_;
+    static constexpr int kDepth = kDepth_;
+    static constexpr int kSlabBytes = kSlabBytes_;
+    static constexpr bool kBlocked = kBlocked_;
+    static constexpr int kRowBytes = kDepth * kBits / 8;
+    static constexpr int kSlabRows = kSlabBytes * 8 / kBits;
+    static_assert(kSlabBytes == 32 || kSlabBytes == 64 || kSlabBytes == 128, "widths of swizzles");
+
+    template <class Tile>
+    __device__ __forceinline__ static BoxOrigin box_origin(const PhaseParams&, const TileInfo& info, int box,
+                                                           int k_block) {
+        static_assert(kBlocked || Tile::kBoxRows == kSlabRows, "one slab per box");
+        const int slab = (info.row_tile * Tile::kRows + box * Tile::kBoxRows) / kSlabRows;
+        const int k = k_block * kDepth;
+        if constexpr (kBlocked) return {{0, k, slab, 0, info.expert}};
+        return {{slab * kSlabBytes, k, 0, 0, info.expert}};
+    }
+
+    // Offset in a block of the 16 bytes `chunk` (of n) at `k`. Multiples of 32 of k only add.
+    __device__ __forceinline__ static int chunk_offset(int chunk, int k) {
+        constexpr int kChunks = kSlabBytes / 16;
+        constexpr int kRowsPerLine = 128 / kSlabBytes;
+        const int swizzled = chunk % kChunks ^ (k / kRowsPerLine & (kChunks - 1));
+        return (chunk / kChunks * kDepth + k) * kSlabBytes + swizzled * 16;
+    }
+};
+
+}  // namespace moe_jit::cuda::gemm
