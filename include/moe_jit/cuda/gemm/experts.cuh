@@ -47,13 +47,13 @@ struct Experts {
             error != cudaSuccess)
             return error;
         if constexpr (Tile::kGatherByTma) {
-            if (const cudaError_t error =
-                    encode_token_map(&params.tokens[0], a.hidden_states, a.num_tokens, a.hidden_size);
+            if (const cudaError_t error = encode_token_map(&params.tokens[0], a.hidden_states, a.num_tokens,
+                                                           a.hidden_size, a.hidden_size);
                 error != cudaSuccess) {
                 return error;
             }
-            if (const cudaError_t error =
-                    encode_token_map(&params.tokens[1], a.intermediate, a.max_rows, a.intermediate_size);
+            if (const cudaError_t error = encode_token_map(&params.tokens[1], a.intermediate, a.max_rows,
+                                                           a.intermediate_size, a.intermediate_size);
                 error != cudaSuccess) {
                 return error;
             }
@@ -79,15 +79,7 @@ struct Experts {
     static cudaError_t launch(const ExpertsArgs& args, cudaStream_t stream) {
         Params params;
         if (const cudaError_t error = fill(params, args); error != cudaSuccess) return error;
-        const auto kernel = grouped_gemm_kernel<Gemm>;
-        constexpr int kSharedBytes = sizeof(typename Gemm::Storage);
-        if (const cudaError_t error =
-                cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-            error != cudaSuccess) {
-            return error;
-        }
-        return cuda::launch(kernel, dim3(args.num_sms / Tile::kCluster * Tile::kCluster), dim3(kThreads),
-                            kSharedBytes, stream, args.pdl, params);
+        return launch_gemm<Gemm>(params, args.num_sms, stream, args.pdl);
     }
 };
 

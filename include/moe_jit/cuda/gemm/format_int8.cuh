@@ -6,6 +6,7 @@
 
 #include "moe_jit/cuda/gemm/format.cuh"
 #include "moe_jit/cuda/gemm/weight_tile.cuh"
+#include "moe_jit/cuda/grouped_matmul.h"
 
 namespace moe_jit::cuda::gemm {
 
@@ -40,7 +41,10 @@ struct Int8Base {
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr int kStagingBytes = 0;
+    static constexpr int kTokenBits = 8;
+    static constexpr bool kPairedColumns = true;
     struct Params {};
+    static Params params(const ProductArgs&) { return {}; }
 
     __device__ __forceinline__ static constexpr int column(int warp, int unit, int row, int h) {
         return paired_column(warp, unit, row, h);

@@ -211,4 +211,18 @@ __global__ void __cluster_dims__(Gemm::Tile::kCluster, 1, 1) __launch_bounds__(k
     if constexpr (Gemm::Tile::kCluster > 1) sync_cluster<Gemm::Tile::kCluster>();
 }
 
+template <class Gemm>
+cudaError_t launch_gemm(const typename Gemm::Params& params, int num_sms, cudaStream_t stream, bool pdl) {
+    using Tile = typename Gemm::Tile;
+    const auto kernel = grouped_gemm_kernel<Gemm>;
+    constexpr int kSharedBytes = sizeof(typename Gemm::Storage);
+    if (const cudaError_t error =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+        error != cudaSuccess) {
+        return error;
+    }
+    return cuda::launch(kernel, dim3(num_sms / Tile::kCluster * Tile::kCluster), dim3(kThreads), kSharedBytes,
+                        stream, pdl, params);
+}
+
 }  // namespace moe_jit::cuda::gemm

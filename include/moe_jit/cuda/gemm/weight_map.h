@@ -1,8 +1,11 @@
-// Tensor maps over weight matrices [experts, rows, k_bytes]. Every map has five dimensions (K bytes, two ways
-// of walking rows inside a block, row block, expert), so that one TMA instruction serves all layouts and rows
-// arrive in shared memory in the order the epilogue wants:
+// Tensor maps over weights. Every map has five dimensions so that one TMA
+// instruction serves all layouts.
+//
+// Matrices [experts, rows, k_bytes]: K bytes, two ways of walking rows inside a block, row block, expert.
+// Rows arrive in shared memory in the order the epilogue wants:
 //   plain rows        row, row + 1, ...
 //   gate/up halves    8 rows of the first half, then the same 8 rows of the second half, ...
+//   pairs             the even rows of a block of 16, then the odd ones
 //   FlashInfer's 32-row shuffle undone: position 8 * (r % 4) + r / 4 of a block holds row r
 #pragma once
 
@@ -13,7 +16,7 @@
 
 namespace moe_jit::cuda::gemm {
 
-enum class RowOrder { kPlain, kHalves, kShuffled };
+enum class RowOrder { kPlain, kHalves, kPairs, kShuffled };
 
 struct WeightMatrix {
     const void* data;
@@ -24,7 +27,7 @@ struct WeightMatrix {
 };
 
 inline int rows_per_block(RowOrder order) {
-    return order == RowOrder::kPlain ? 8 : order == RowOrder::kHalves ? 16 : 32;
+    return order == RowOrder::kPlain ? 8 : order == RowOrder::kShuffled ? 32 : 16;
 }
 
 // The driver's encoder, reached through the runtime so that modules need no libcuda at link time.
@@ -39,6 +42,13 @@ inline cudaError_t tensor_map_encoder(decltype(&cuTensorMapEncodeTiled)* encode)
     return cudaSuccess;
 }
 
+inline CUtensorMapSwizzle swizzle_of(cuuint32_t row_bytes) {
+    return row_bytes == 32   ? CU_TENSOR_MAP_SWIZZLE_32B
+           : row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
+                             : CU_TENSOR_MAP_SWIZZLE_128B;
+}
+
+// The box's rows, box[0] bytes, are swizzled over their width.
 inline cudaError_t encode_map(CUtensorMap* map, const void* data, cuuint32_t rank, const cuuint64_t* dim,
                               const cuuint64_t* stride, const cuuint32_t* box) {
     static decltype(&cuTensorMapEncodeTiled) encode = nullptr;
@@ -49,7 +59,7 @@ inline cudaError_t encode_map(CUtensorMap* map, const void* data, cuuint32_t ran
     // 256-byte promotion costs 3-5 % when streaming large matrices from HBM; 128 bytes is one box row.
     const CUresult result =
         encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, rank, const_cast<void*>(data), dim, stride, box,
-               element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+               element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle_of(box[0]),
                CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
@@ -71,14 +81,49 @@ inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w, in
                       {kMapBlockBytes, 8, 2, blocks, 1}};
     const Walk shuffled{
         {k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, rows * ld}, {kMapBlockBytes, 4, 8, blocks, 1}};
-    const Walk& walk = w.order == RowOrder::kPlain ? plain : w.order == RowOrder::kHalves ? halves : shuffled;
+    const Walk pairs{{k, 8, 2, (rows + 15) / 16, experts},
+                     {2 * ld, ld, 16 * ld, rows * ld},
+                     {kMapBlockBytes, 8, 2, blocks, 1}};
+    const Walk& walk = w.order == RowOrder::kPlain    ? plain
+                       : w.order == RowOrder::kHalves ? halves
+                       : w.order == RowOrder::kPairs  ? pairs
+                                                      : shuffled;
     return encode_map(map, w.data, 5, walk.dim, walk.stride, walk.box);
 }
 
+// Matrices [experts, k, n_bytes]; or blocked, [experts, blocks of n, k_stored, 32 bytes of n].
+struct SlabMatrix {
+    const void* data;
+    int64_t experts;
+    int64_t k;
+    int64_t n_bytes;
+    int64_t expert_bytes;
+    int64_t k_stored;
+};
+
+// Boxes of `slabs` slabs, each `depth` of k by slab_bytes of n.
+inline cudaError_t encode_slab_map(CUtensorMap* map, const SlabMatrix& w, int slab_bytes, int depth,
+                                   int slabs, bool blocked) {
+    const cuuint64_t k = w.k, n = w.n_bytes, experts = w.experts, expert = w.expert_bytes, slab = slab_bytes;
+    const auto box_k = static_cast<cuuint32_t>(depth), box_n = static_cast<cuuint32_t>(slab_bytes);
+    if (blocked) {
+        const cuuint64_t stored = w.k_stored;
+        const cuuint64_t dim[5] = {slab, stored, (n + slab - 1) / slab, 1, experts};
+        const cuuint64_t stride[4] = {slab, stored * slab, expert, expert};
+        const cuuint32_t box[5] = {box_n, box_k, static_cast<cuuint32_t>(slabs), 1, 1};
+        return encode_map(map, w.data, 5, dim, stride, box);
+    }
+    const cuuint64_t dim[5] = {n, k, 1, 1, experts};
+    const cuuint64_t stride[4] = {n, expert, expert, expert};
+    const cuuint32_t box[5] = {box_n, box_k, 1, 1, 1};
+    return encode_map(map, w.data, 5, dim, stride, box);
+}
+
 // One token row of 128 bytes per box.
-inline cudaError_t encode_token_map(CUtensorMap* map, const void* data, int64_t rows, int64_t k_bytes) {
+inline cudaError_t encode_token_map(CUtensorMap* map, const void* data, int64_t rows, int64_t k_bytes,
+                                    int64_t pitch) {
     const cuuint64_t dim[2] = {static_cast<cuuint64_t>(k_bytes), static_cast<cuuint64_t>(rows)};
-    const cuuint64_t stride[1] = {static_cast<cuuint64_t>(k_bytes)};
+    const cuuint64_t stride[1] = {static_cast<cuuint64_t>(pitch)};
     const cuuint32_t box[2] = {kMapBlockBytes, 1};
     return encode_map(map, data, 2, dim, stride, box);
 }

@@ -1,0 +1,63 @@
+// Host side of a grouped product: fills the kernel's parameters and launches it.
+#pragma once
+
+#include "moe_jit/cuda/gemm/kernel.cuh"
+#include "moe_jit/cuda/gemm/product_epilogue.cuh"
+#include "moe_jit/cuda/gemm/weight_map.h"
+#include "moe_jit/cuda/grouped_matmul.h"
+#include "moe_jit/cuda/pdl.cuh"
+
+namespace moe_jit::cuda::gemm {
+
+template <class Tile, class Output>
+struct Product {
+    using Format = typename Tile::Format;
+    using Weights = typename Format::Weights;
+    using Gemm = GroupedGemm<Tile, ProductRows<Tile, Output>>;
+    using Params = typename Gemm::Params;
+
+    static cudaError_t encode_weights(CUtensorMap* map, const ProductArgs& a) {
+        if constexpr (Weights::kInRegisters) {
+            const SlabMatrix matrix{a.weight,       a.num_experts, a.k, a.n * Weights::kBits / 8,
+                                    a.expert_bytes, a.depth_stored};
+            return encode_slab_map(map, matrix, Weights::kSlabBytes, Weights::kDepth,
+                                   Tile::kBoxRows / Weights::kSlabRows, Weights::kBlocked);
+        } else {
+            const WeightMatrix matrix{a.weight, a.num_experts, a.n, a.k * Format::kTokenBits / 8,
+                                      RowOrder::kPairs};
+            return encode_weight_map(map, matrix, Tile::kBoxRows);
+        }
+    }
+
+    static cudaError_t fill(Params& params, const ProductArgs& a) {
+        if (const cudaError_t error = encode_weights(&params.weights[0], a); error != cudaSuccess) {
+            return error;
+        }
+        PhaseParams& phase = params.phase[0];
+        phase = {};
+        phase.row_tiles = static_cast<int>((a.n + Tile::kRows - 1) / Tile::kRows);
+        phase.blocks_per_box = Tile::kBoxRows / rows_per_block(RowOrder::kPairs);
+        phase.k_bytes = static_cast<int>(a.k * Format::kTokenBits / 8);
+        phase.token_pitch = static_cast<int>(a.x_pitch);
+        phase.tokens = static_cast<const uint8_t*>(a.x);
+        if constexpr (Tile::kGatherByTma) {
+            if (const cudaError_t error =
+                    encode_token_map(&params.tokens[0], a.x, a.rows, phase.k_bytes, a.x_pitch);
+                error != cudaSuccess) {
+                return error;
+            }
+        }
+        params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids, a.counters, nullptr};
+        params.epilogue.head = {Output::params(a), static_cast<typename Output::Element*>(a.y), a.n};
+        params.format = Format::params(a);
+        return cudaSuccess;
+    }
+
+    static cudaError_t launch(const ProductArgs& args, cudaStream_t stream) {
+        Params params;
+        if (const cudaError_t error = fill(params, args); error != cudaSuccess) return error;
+        return launch_gemm<Gemm>(params, args.num_sms, stream, args.pdl);
+    }
+};
+
+}  // namespace moe_jit::cuda::gemm

@@ -1,0 +1,119 @@
+// What a grouped product stores for a sum. Parameters that are absent are neutral: 1 for a factor, -0 for an
+// addend, which keep every value's bits.
+#pragma once
+
+#include "moe_jit/core/half.h"
+#include "moe_jit/core/pointwise.h"
+#include "moe_jit/core/rounding.h"
+#include "moe_jit/cuda/grouped_matmul.h"
+
+namespace moe_jit::cuda::gemm {
+
+// Column `column` of expert `expert`'s parameters [columns], in floating point.
+__device__ __forceinline__ float channel_value(const ChannelTable& table, int64_t index, float absent) {
+    if (!table.data) return absent;
+    switch (table.element) {
+        case Element::kBf16:
+            return bf16_to_float(__ldg(static_cast<const uint16_t*>(table.data) + index));
+        case Element::kF16:
+            return half_to_float(__ldg(static_cast<const uint16_t*>(table.data) + index));
+        default:
+            return __ldg(static_cast<const float*>(table.data) + index);
+    }
+}
+
+__device__ __forceinline__ int32_t channel_integer(const ChannelTable& table, int64_t index) {
+    return table.data && table.element == Element::kI32
+               ? __ldg(static_cast<const int32_t*>(table.data) + index)
+               : 0;
+}
+
+struct ProductOutputParams {
+    ChannelTable bias;
+    ChannelTable scale;
+    const float* token_scale;  // [rows]
+};
+
+inline ProductOutputParams product_output_params(const ProductArgs& args) {
+    return {args.bias, args.scale, args.token_scale};
+}
+
+struct NoToken {};
+
+// The 32-bit sum itself.
+struct IntegerOutput {
+    using Element = int32_t;
+    using Params = ProductOutputParams;
+    static Params params(const ProductArgs& args) { return product_output_params(args); }
+    using Channel = int32_t;
+    using Token = NoToken;
+    static constexpr int kChannelRegisters = 1;
+
+    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
+                                                      int64_t columns) {
+        return channel_integer(params.bias, expert * columns + column);
+    }
+    __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
+    __device__ __forceinline__ static Element apply(uint32_t sum, const Channel& bias, const Token&) {
+        return wrapping_add(static_cast<int32_t>(sum), bias);
+    }
+};
+
+// int8 (or uint8) by the rule of Ascend's matrix unit; scales are packed parameters.
+struct RequantisedOutput {
+    using Element = uint8_t;
+    using Params = ProductOutputParams;
+    static Params params(const ProductArgs& args) { return product_output_params(args); }
+    struct Channel {
+        uint64_t scale;
+        int32_t bias;
+    };
+    using Token = NoToken;
+    static constexpr int kChannelRegisters = 3;
+
+    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
+                                                      int64_t columns) {
+        const int64_t index = expert * columns + column;
+        return {static_cast<uint64_t>(__ldg(static_cast<const long long*>(params.scale.data) + index)),
+                channel_integer(params.bias, index)};
+    }
+    __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
+    __device__ __forceinline__ static Element apply(uint32_t sum, const Channel& channel, const Token&) {
+        return RequantParameter::unpack(channel.scale)
+            .apply(wrapping_add(static_cast<int32_t>(sum), channel.bias));
+    }
+};
+
+// activation(((sum + integer bias) * scale) * token scale + bias), rounded once.
+template <class Format, PointwiseType kActivation>
+struct ScaledOutput {
+    using Element = typename Format::Storage;
+    using Params = ProductOutputParams;
+    static Params params(const ProductArgs& args) { return product_output_params(args); }
+    struct Channel {
+        float scale, bias;
+        int32_t integer_bias;
+    };
+    using Token = float;
+    static constexpr int kChannelRegisters = 3;
+
+    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
+                                                      int64_t columns) {
+        const int64_t index = expert * columns + column;
+        const bool integer = params.bias.element == moe_jit::Element::kI32;
+        return {channel_value(params.scale, index, 1.0f),
+                integer ? -0.0f : channel_value(params.bias, index, -0.0f),
+                channel_integer(params.bias, index)};
+    }
+    __device__ __forceinline__ static Token token(const Params& params, int64_t row) {
+        return params.token_scale ? __ldg(params.token_scale + row) : 1.0f;
+    }
+    __device__ __forceinline__ static Element apply(uint32_t sum, const Channel& channel,
+                                                    const Token& token) {
+        const int32_t total = wrapping_add(static_cast<int32_t>(sum), channel.integer_bias);
+        const float scaled = fp32::mul(fp32::mul(static_cast<float>(total), channel.scale), token);
+        return Format::from_float(pointwise(kActivation, fp32::add(scaled, channel.bias)));
+    }
+};
+
+}  // namespace moe_jit::cuda::gemm
