@@ -1,7 +1,10 @@
 // A grouped product on tensor cores for one combination of operands, weight layout, output and token tile:
 // MOE_JIT_FORMAT and MOE_JIT_OUTPUT (types), MOE_JIT_POINTWISE (number of the activation),
 // MOE_JIT_TILE_TOKENS, MOE_JIT_MAX_GROUPS.
+#include "moe_jit/cuda/gemm/format_antiquant.cuh"
+#include "moe_jit/cuda/gemm/format_float16.cuh"
 #include "moe_jit/cuda/gemm/format_int8.cuh"
+#include "moe_jit/cuda/gemm/format_int8_int4.cuh"
 #include "moe_jit/cuda/gemm/product.cuh"
 #include "moe_jit/cuda/gemm/product_output.cuh"
 

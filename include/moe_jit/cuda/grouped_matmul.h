@@ -28,6 +28,7 @@ struct ProductArgs {
     ChannelTable bias, scale, offset, antiquant_scale, antiquant_offset;
     int segments;              // groups of k
     const float* token_scale;  // [rows]
+    const int32_t* row_sums;   // [rows] of x, with an offset
     void* y;                   // [rows, n]
 
     int num_groups;

@@ -5,8 +5,10 @@
 
 #include <cute/arch/copy_sm75.hpp>
 
+#include "moe_jit/core/arithmetic.h"
 #include "moe_jit/cuda/gemm/float16_atom.cuh"
 #include "moe_jit/cuda/gemm/format.cuh"
+#include "moe_jit/cuda/grouped_matmul.h"
 
 namespace moe_jit::cuda::gemm {
 
@@ -94,11 +96,24 @@ struct AntiquantParams {
     const uint16_t* offset;  // the same; read only by formats with offsets
     int columns;
     int groups;
-    int group_steps;  // MMA steps (16 of K) in a group
+    int group_steps;  // MMA steps (16 of K) in a group, even
 };
 
-// [e, k, n] memory, plain or FRACTAL_NZ. int4 is packed along n.
-template <class Element_, int kBits, bool kBlocked, bool kOffset>
+// 4 bytes, or 8 in two registers, if `condition`. Without a branch: MMAs in flight do not outlast one.
+__device__ __forceinline__ void load_if(bool condition, const uint16_t* data, uint32_t (&words)[1]) {
+    asm("{ .reg .pred p; setp.ne.b32 p, %2, 0; @p ld.global.nc.b32 %0, [%1]; }"
+        : "+r"(words[0])
+        : "l"(data), "r"(static_cast<int>(condition)));
+}
+
+__device__ __forceinline__ void load_if(bool condition, const uint16_t* data, uint32_t (&words)[2]) {
+    asm("{ .reg .pred p; setp.ne.b32 p, %3, 0; @p ld.global.nc.v2.b32 {%0, %1}, [%2]; }"
+        : "+r"(words[0]), "+r"(words[1])
+        : "l"(data), "r"(static_cast<int>(condition)));
+}
+
+// [e, k, n] memory, plain or FRACTAL_NZ. int4 is packed along n. kGroups: parameters of several groups of k.
+template <class Element_, int kBits, bool kBlocked, bool kGroups, bool kOffset>
 struct AntiquantSlabsOfN {
     using Element = Element_;
     using Accum = float;
@@ -107,10 +122,19 @@ struct AntiquantSlabsOfN {
     using Weights = SlabsOfN<kBits, kDepth, kBlocked ? 32 : 16 * kBits, kBlocked>;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
+    static constexpr bool kSegmented = false;
     static constexpr int kStagingBytes = 0;
+    static constexpr int kTokenBits = 16;
+    static constexpr bool kPairedColumns = true;
     // Columns in the 16 bits of n that a thread gets of each k, and units that they belong to.
     static constexpr int kHeld = 16 / kBits;
     static constexpr int kSharedUnits = kHeld / 2;
+
+    static Params params(const ProductArgs& args) {
+        return {static_cast<const uint16_t*>(args.antiquant_scale.data),
+                static_cast<const uint16_t*>(args.antiquant_offset.data), static_cast<int>(args.n),
+                args.segments, static_cast<int>(args.k / args.segments * kTokenBits / 8 / kMmaBytes)};
+    }
 
     template <int kTokens>
     __device__ __forceinline__ static void mma(const uint32_t (&a)[4], uint64_t b, Accum (&d)[kTokens / 2],
@@ -140,17 +164,21 @@ struct AntiquantSlabsOfN {
                 const int chunk = tile_column / (8 * kHeld) + 4 * i + warp;
                 position_[i] = Weights::chunk_offset(chunk, lane);
                 const int column = first_column + Base::column(warp, i * kSharedUnits, lane / 4, 0);
-                const int64_t row = static_cast<int64_t>(info.expert) * params.groups * params.columns;
                 valid_[i] = column < params.columns;
-                at_[i] = row + (valid_[i] ? column : 0);
+                at_[i] = static_cast<int64_t>(info.expert) * params.groups * params.columns +
+                         (valid_[i] ? column : 0);
             }
-            fetch();
-            take();
+            fetch(true);
+            take(true);
         }
 
         __device__ __forceinline__ void load(const uint8_t* block, int step, uint32_t (&a)[kUnits][4]) {
-            if (steps_left_ == 0) take();
-            --steps_left_;
+            if constexpr (kGroups) {
+                if (step % 2 == 0) {
+                    take(steps_left_ == 0);
+                    steps_left_ -= 2;
+                }
+            }
 #pragma unroll
             for (int i = 0; i < kChunks; ++i) {
                 // Four matrices of eight k serve two steps.
@@ -172,52 +200,42 @@ struct AntiquantSlabsOfN {
             }
         }
 
+        template <class Sums>
+        __device__ __forceinline__ void finish(Sums&) const {}
+
       private:
         using Base = AntiquantSlabsOfN;
         static constexpr int kWords = kHeld / 2;
         // The parameters of a thread's neighbouring columns.
-        struct Words {
-            uint32_t word[kWords];
-        };
-
-        __device__ __forceinline__ static Words read(const uint16_t* data, int64_t at, bool valid) {
-            Words words{};
-            if (valid) {
-                if constexpr (kWords == 2) {
-                    const uint2 two = __ldg(reinterpret_cast<const uint2*>(data + at));
-                    words.word[0] = two.x;
-                    words.word[1] = two.y;
-                } else {
-                    words.word[0] = __ldg(reinterpret_cast<const uint32_t*>(data + at));
-                }
-            }
-            return words;
-        }
+        using Words = uint32_t[kWords];
 
         // Reads the next group's parameters ahead of their use.
-        __device__ __forceinline__ void fetch() {
-            const bool more = group_ < params_.groups;
+        __device__ __forceinline__ void fetch(bool condition) {
+            const bool more = condition && group_ < params_.groups;
 #pragma unroll
             for (int i = 0; i < kChunks; ++i) {
-                next_scale_[i] = read(params_.scale, at_[i], more && valid_[i]);
-                if constexpr (kOffset) next_offset_[i] = read(params_.offset, at_[i], more && valid_[i]);
-                at_[i] += params_.columns;
+                load_if(more && valid_[i], params_.scale + at_[i], next_scale_[i]);
+                if constexpr (kOffset) load_if(more && valid_[i], params_.offset + at_[i], next_offset_[i]);
+                at_[i] += condition ? params_.columns : 0;
             }
-            ++group_;
+            group_ += condition;
         }
 
-        __device__ __forceinline__ void take() {
+        __device__ __forceinline__ void take(bool condition) {
 #pragma unroll
-            for (int i = 0; i < kChunks; ++i) {
-                scale_[i] = next_scale_[i];
-                if constexpr (kOffset) offset_[i] = next_offset_[i];
+            for (int i = 0; i < kChunks * kWords; ++i) {
+                const int c = i / kWords, w = i % kWords;
+                scale_[c][w] = condition ? next_scale_[c][w] : scale_[c][w];
+                if constexpr (kOffset) offset_[c][w] = condition ? next_offset_[c][w] : offset_[c][w];
             }
-            steps_left_ = params_.group_steps;
-            if (params_.groups > 1) fetch();
+            if constexpr (kGroups) {
+                steps_left_ = condition ? params_.group_steps : steps_left_;
+                fetch(condition);
+            }
         }
 
         __device__ __forceinline__ static uint32_t element(const Words& words, int c) {
-            return __byte_perm(words.word[c / 2], 0, c % 2 ? 0x3232 : 0x1010);
+            return __byte_perm(words[c / 2], 0, c % 2 ? 0x3232 : 0x1010);
         }
 
         __device__ __forceinline__ uint32_t scaled(uint32_t pair, int i, int c) const {
@@ -234,10 +252,27 @@ struct AntiquantSlabsOfN {
         int64_t at_[kChunks];
         int group_ = 0;
         int steps_left_ = 0;
-        Words scale_[kChunks], next_scale_[kChunks];
-        Words offset_[kChunks], next_offset_[kChunks];
+        Words scale_[kChunks] = {}, next_scale_[kChunks] = {};
+        Words offset_[kChunks] = {}, next_offset_[kChunks] = {};
         uint32_t matrices_[kChunks][4];
     };
 };
+
+// Names without commas, for the compiler's command line.
+template <class Element, int kBits, bool kBlocked>
+struct AntiquantFormats {
+    using Single = AntiquantSlabsOfN<Element, kBits, kBlocked, false, false>;
+    using SingleOffset = AntiquantSlabsOfN<Element, kBits, kBlocked, false, true>;
+    using Groups = AntiquantSlabsOfN<Element, kBits, kBlocked, true, false>;
+    using GroupsOffset = AntiquantSlabsOfN<Element, kBits, kBlocked, true, true>;
+};
+template <class Element>
+using PlainInt8 = AntiquantFormats<Element, 8, false>;
+template <class Element>
+using BlockedInt8 = AntiquantFormats<Element, 8, true>;
+template <class Element>
+using PlainInt4 = AntiquantFormats<Element, 4, false>;
+template <class Element>
+using BlockedInt4 = AntiquantFormats<Element, 4, true>;
 
 }  // namespace moe_jit::cuda::gemm

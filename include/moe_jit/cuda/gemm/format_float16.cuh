@@ -4,6 +4,7 @@
 
 #include "moe_jit/cuda/gemm/float16_atom.cuh"
 #include "moe_jit/cuda/gemm/format.cuh"
+#include "moe_jit/cuda/grouped_matmul.h"
 
 namespace moe_jit::cuda::gemm {
 
@@ -13,14 +14,14 @@ struct Float16SlabsOfN : SlabsOfN<16, 64, kBlocked ? 32 : 128, kBlocked> {
     using Base = SlabsOfN<16, 64, kBlocked ? 32 : 128, kBlocked>;
     static constexpr bool kInRegisters = false;
 
-    // Step `step` (16 of K) of a unit's 64 columns. A descriptor tells how far apart slabs and groups of
-    // eight k are.
-    __device__ __forceinline__ static uint64_t operand(const uint8_t* block, int unit, int step) {
+    // A unit's 64 columns, from k_bytes / 2 of a k-block's K on. A descriptor tells how far apart slabs and
+    // groups of eight k are.
+    __device__ __forceinline__ static uint64_t operand(const uint8_t* block, int unit, int k_bytes) {
         constexpr uint64_t kSwizzle = kBlocked ? 3ull << 62 : 1ull << 62;
         constexpr uint64_t kSlab = Base::kDepth * Base::kSlabBytes;
         constexpr uint64_t kEightK = 8 * Base::kSlabBytes;
         const uint8_t* first =
-            block + unit * (kUnitRows / Base::kSlabRows) * kSlab + step * 16 * Base::kSlabBytes;
+            block + unit * (kUnitRows / Base::kSlabRows) * kSlab + k_bytes / 2 * Base::kSlabBytes;
         const uint64_t address = (cute::cast_smem_ptr_to_uint(first) & 0x3ffff) >> 4;
         return kSwizzle | kEightK >> 4 << 32 | kSlab >> 4 << 16 | address;
     }
@@ -33,8 +34,12 @@ struct Float16 {
     using Weights = Weights_;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
-    static constexpr int kStagingBytes = kMaxStagingBytes;
+    static constexpr bool kSegmented = false;
+    static constexpr int kStagingBytes = 0;
+    static constexpr int kTokenBits = 16;
+    static constexpr bool kPairedColumns = kMajor == cute::SM90::GMMA::Major::K;
     struct Params {};
+    static Params params(const ProductArgs&) { return {}; }
 
     template <int kTokens>
     __device__ __forceinline__ static void mma(uint64_t a, uint64_t b, Accum (&d)[kTokens / 2],
@@ -44,15 +49,16 @@ struct Float16 {
     }
 
     __device__ __forceinline__ static constexpr int column(int warp, int unit, int row, int h) {
-        return 64 * unit + 16 * warp + row + 8 * h;
+        return 64 * unit + 16 * warp + (kPairedColumns ? 2 * row + h : row + 8 * h);
     }
 };
 
-// [e, n, k] memory.
+// RowsOfK: [e, n, k] memory; Plain and Blocked: [e, k, n].
 template <class Element>
-using Float16RowsOfK = Float16<Element, RowsOfK, cute::SM90::GMMA::Major::K>;
-// [e, k, n] memory.
-template <class Element, bool kBlocked>
-using Float16RowsOfN = Float16<Element, Float16SlabsOfN<kBlocked>, cute::SM90::GMMA::Major::MN>;
+struct Float16Formats {
+    using RowsOfK = Float16<Element, gemm::RowsOfK, cute::SM90::GMMA::Major::K>;
+    using Plain = Float16<Element, Float16SlabsOfN<false>, cute::SM90::GMMA::Major::MN>;
+    using Blocked = Float16<Element, Float16SlabsOfN<true>, cute::SM90::GMMA::Major::MN>;
+};
 
 }  // namespace moe_jit::cuda::gemm

@@ -40,6 +40,7 @@ struct Int8Base {
     using Accum = uint32_t;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
+    static constexpr bool kSegmented = false;
     static constexpr int kStagingBytes = 0;
     static constexpr int kTokenBits = 8;
     static constexpr bool kPairedColumns = true;
@@ -107,6 +108,9 @@ struct Int8SlabsOfN : Int8Base {
                 a[u][3] = __byte_perm(m[2], m[3], odd_);
             }
         }
+
+        template <class Sums>
+        __device__ __forceinline__ void finish(Sums&) const {}
 
       private:
         int offset_[kUnits];

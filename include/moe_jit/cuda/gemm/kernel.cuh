@@ -82,7 +82,7 @@ struct GroupedGemm {
                                   static_cast<int>(threadIdx.x % kWarpgroupThreads)};
         // What the epilogue reads arrives during the mainloop if there are registers for it.
         constexpr bool kEarly = Tile::kUnits * Loop::kAccums + EpilogueState::kRegisters <= 168;
-        typename Loop::Accums acc;
+        typename Loop::Totals acc;
         EpilogueState state;
         const auto load = [&](auto epilogue, const auto& p) { state = epilogue.load(p, ctx); };
         if constexpr (kEarly) visit_epilogue(params, info.phase, load);

@@ -2,21 +2,13 @@
 #pragma once
 
 #include <cute/arch/util.hpp>
+#include <type_traits>
 
 #include "moe_jit/cuda/gemm/format.cuh"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
 #include "moe_jit/cuda/gemm/tile.cuh"
 
 namespace moe_jit::cuda::gemm {
-
-// Shared-memory matrix descriptor of a K-major operand in 128-byte swizzle: 8-row groups 1024 bytes apart.
-__device__ __forceinline__ uint64_t operand_descriptor(const void* shared) {
-    constexpr uint64_t kSwizzle128 = 1ull << 62;
-    constexpr uint64_t kGroupStride = static_cast<uint64_t>(1024 >> 4) << 32;
-    constexpr uint64_t kIgnoredLeadingOffset = 1ull << 16;
-    const uint64_t address = (cute::cast_smem_ptr_to_uint(shared) & 0x3ffff) >> 4;
-    return kSwizzle128 | kGroupStride | kIgnoredLeadingOffset | address;
-}
 
 // cp.async writes through the generic proxy; the tensor core reads shared memory through the async proxy.
 __device__ __forceinline__ void fence_gathered_tokens() {
@@ -32,6 +24,8 @@ struct Mainloop {
     static constexpr int kUnits = Tile::kUnits;
     static constexpr int kAccums = kTokens / 2;
     using Accums = Accum[kUnits][kAccums];
+    // What the epilogue gets.
+    using Totals = std::conditional_t<Format::kSegmented, float, Accum>[kUnits][kAccums];
 
     // Keeps the compiler from moving register accesses across asynchronous MMAs.
     template <int kCount>
@@ -48,11 +42,10 @@ struct Mainloop {
     // Step k of one k-block of a unit: d = or += weights * tokens^T.
     __device__ __forceinline__ static void multiply(Storage& storage, int slot, int block, int unit, int k,
                                                     Accum (&d)[kAccums], bool accumulate) {
-        const uint64_t weights = operand_descriptor(storage.weights[slot] + block * Tile::kWeightBlockBytes +
-                                                    unit * kUnitRows * kBlockBytes);
+        const uint64_t weights = Format::Weights::operand(
+            storage.weights[slot] + block * Tile::kWeightBlockBytes, unit, k * Format::kMmaBytes);
         const uint64_t tokens = operand_descriptor(storage.tokens[slot] + block * Tile::kTokenBlockBytes);
-        const int step = k * (Format::kMmaBytes >> 4);
-        Format::template mma<kTokens>(weights + step, tokens + step, d, accumulate);
+        Format::template mma<kTokens>(weights, tokens + k * (Format::kMmaBytes >> 4), d, accumulate);
     }
 
     // Issues and commits the MMAs of one k-block and kCount units.
@@ -71,7 +64,7 @@ struct Mainloop {
         cute::warpgroup_commit_batch();
     }
 
-    __device__ __forceinline__ static void clear(Accums& acc) {
+    __device__ __forceinline__ static void clear(Totals& acc) {
 #pragma unroll
         for (int u = 0; u < kUnits; ++u) {
 #pragma unroll
@@ -196,8 +189,8 @@ struct Mainloop {
     }
 
     template <class Loader>
-    __device__ __forceinline__ static void load_item(Storage& storage, int slot, int item,
-                                                     const Loader& loader, Fragments& fragments) {
+    __device__ __forceinline__ static void load_item(Storage& storage, int slot, int item, Loader& loader,
+                                                     Fragments& fragments) {
 #pragma unroll
         for (int i = 0; i < kItemSteps; ++i) {
             const int step = item * kItemSteps + i;
@@ -207,7 +200,8 @@ struct Mainloop {
     }
 
     __device__ __forceinline__ static void issue_item(Storage& storage, int slot, int item,
-                                                      Fragments& fragments, Accums& acc) {
+                                                      Fragments& fragments, Accums& acc,
+                                                      bool accumulate = true) {
         fence(fragments);
         fence(acc);
         cute::warpgroup_arrive();
@@ -218,15 +212,16 @@ struct Mainloop {
                 operand_descriptor(storage.tokens[slot] + step / kSteps * Tile::kTokenBlockBytes);
 #pragma unroll
             for (int u = 0; u < kUnits; ++u) {
-                Format::template mma<kTokens>(
-                    fragments[i][u], tokens + step % kSteps * (Format::kMmaBytes >> 4), acc[u], true);
+                Format::template mma<kTokens>(fragments[i][u],
+                                              tokens + step % kSteps * (Format::kMmaBytes >> 4), acc[u],
+                                              accumulate || i > 0);
             }
         }
         cute::warpgroup_commit_batch();
     }
 
     template <class Loader>
-    __device__ __forceinline__ static void from_registers(Storage& storage, const Loader& loader, int stages,
+    __device__ __forceinline__ static void from_registers(Storage& storage, Loader& loader, int stages,
                                                           Ring& ring, Accums& acc) {
         static_assert(kItems % 2 == 0, "items come in pairs");
         Fragments fragments[2] = {};
@@ -251,17 +246,60 @@ struct Mainloop {
         release(storage, previous);
     }
 
+    // Weights in registers, whose sums leave the tensor core at the end of every segment of K.
+    template <class Loader>
+    __device__ __forceinline__ static void segmented(Storage& storage, Loader& loader, int stages, Ring& ring,
+                                                     Totals& acc) {
+        constexpr int kBlockItems = kSteps / kItemSteps;
+        static_assert(kBlockItems % 2 == 0, "items come in pairs");
+        Fragments fragments[2] = {};
+        Accums part;
+        int blocks_left = loader.segment_blocks();
+        bool fresh = true;
+        for (int s = 0; s < stages; ++s, ring.advance()) {
+            wait_stage(storage, ring);
+#pragma unroll
+            for (int item = 0; item < kItems; ++item) {
+                cute::warpgroup_wait<1>();
+                fence(fragments[item % 2]);
+                load_item(storage, ring.slot, item, loader, fragments[item % 2]);
+                issue_item(storage, ring.slot, item, fragments[item % 2], part, !fresh);
+                fresh = false;
+                if (item % kBlockItems != kBlockItems - 1) continue;
+                // The stage is read, or the segment has ended.
+                const bool last = --blocks_left == 0;
+                if (!last && item + 1 < kItems) continue;
+                cute::warpgroup_wait<0>();
+                fence(part);
+                if (item + 1 == kItems) release(storage, ring.slot);
+                if (!last) continue;
+                loader.promote(acc, part);
+                blocks_left = loader.segment_blocks();
+                fresh = true;
+            }
+        }
+        // A segment that ends behind K.
+        if (!fresh) loader.promote(acc, part);
+        fence(fragments[0]);
+        fence(fragments[1]);
+    }
+
     template <class Params>
     __device__ __forceinline__ static void run(Storage& storage, const Params& params, const TileInfo& info,
-                                               int first_unit, Ring& ring, Accums& acc) {
+                                               int first_unit, Ring& ring, Totals& acc) {
         const int stages = num_stages<Tile>(params.phase[info.phase]);
         clear(acc);
         if constexpr (Format::Weights::kInRegisters) {
             const int column = first_unit * kUnitRows;
-            const typename Format::template Loader<kUnits> loader(params.format, info,
-                                                                  info.row_tile * Tile::kRows + column,
-                                                                  column, threadIdx.x % kWarpgroupThreads);
-            from_registers(storage, loader, stages, ring, acc);
+            typename Format::template Loader<kUnits> loader(params.format, info,
+                                                            info.row_tile * Tile::kRows + column, column,
+                                                            threadIdx.x % kWarpgroupThreads);
+            if constexpr (Format::kSegmented) {
+                segmented(storage, loader, stages, ring, acc);
+            } else {
+                from_registers(storage, loader, stages, ring, acc);
+                loader.finish(acc);
+            }
         } else if constexpr (Format::kPromote && kIndependent) {
             independent(storage, stages, first_unit, ring, acc);
         } else if constexpr (Format::kPromote) {

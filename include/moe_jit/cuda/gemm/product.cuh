@@ -17,7 +17,7 @@ struct Product {
     using Params = typename Gemm::Params;
 
     static cudaError_t encode_weights(CUtensorMap* map, const ProductArgs& a) {
-        if constexpr (Weights::kInRegisters) {
+        if constexpr (Weights::kSlabs) {
             const SlabMatrix matrix{a.weight,       a.num_experts, a.k, a.n * Weights::kBits / 8,
                                     a.expert_bytes, a.depth_stored};
             return encode_slab_map(map, matrix, Weights::kSlabBytes, Weights::kDepth,

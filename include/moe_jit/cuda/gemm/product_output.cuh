@@ -31,11 +31,13 @@ __device__ __forceinline__ int32_t channel_integer(const ChannelTable& table, in
 struct ProductOutputParams {
     ChannelTable bias;
     ChannelTable scale;
+    ChannelTable offset;
     const float* token_scale;  // [rows]
+    const int32_t* row_sums;   // [rows]
 };
 
 inline ProductOutputParams product_output_params(const ProductArgs& args) {
-    return {args.bias, args.scale, args.token_scale};
+    return {args.bias, args.scale, args.offset, args.token_scale, args.row_sums};
 }
 
 struct NoToken {};
@@ -113,6 +115,63 @@ struct ScaledOutput {
         const int32_t total = wrapping_add(static_cast<int32_t>(sum), channel.integer_bias);
         const float scaled = fp32::mul(fp32::mul(static_cast<float>(total), channel.scale), token);
         return Format::from_float(pointwise(kActivation, fp32::add(scaled, channel.bias)));
+    }
+};
+
+// sum + bias, rounded once.
+template <class Format>
+struct FloatOutput {
+    using Element = typename Format::Storage;
+    using Params = ProductOutputParams;
+    static Params params(const ProductArgs& args) { return product_output_params(args); }
+    using Channel = float;
+    using Token = NoToken;
+    static constexpr int kChannelRegisters = 1;
+
+    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
+                                                      int64_t columns) {
+        return channel_value(params.bias, expert * columns + column, -0.0f);
+    }
+    __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
+    __device__ __forceinline__ static Element apply(float sum, const Channel& bias, const Token&) {
+        return Format::from_float(fp32::add(sum, bias));
+    }
+};
+
+// (sum + bias + row sum of x * offset) * token scale, of int4 weights. A sum that is still an integer is
+// first multiplied with the scale, fp32 bits used as fp19.
+template <class Format>
+struct Int4Output {
+    using Element = typename Format::Storage;
+    using Params = ProductOutputParams;
+    static Params params(const ProductArgs& args) { return product_output_params(args); }
+    struct Channel {
+        float scale, bias, offset;
+    };
+    struct Token {
+        float scale, row_sum;
+    };
+    static constexpr int kChannelRegisters = 3;
+
+    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
+                                                      int64_t columns) {
+        const int64_t index = expert * columns + column;
+        const auto bits = __ldg(static_cast<const long long*>(params.scale.data) + index);
+        return {fp19(bits_float(static_cast<uint32_t>(bits))), channel_value(params.bias, index, -0.0f),
+                channel_value(params.offset, index, 0.0f)};
+    }
+    __device__ __forceinline__ static Token token(const Params& params, int64_t row) {
+        return {params.token_scale ? __ldg(params.token_scale + row) : 1.0f,
+                params.row_sums ? static_cast<float>(__ldg(params.row_sums + row)) : 0.0f};
+    }
+    __device__ __forceinline__ static Element apply(float sum, const Channel& channel, const Token& token) {
+        const float biased = fp32::add(sum, channel.bias);
+        return Format::from_float(
+            fp32::mul(fp32::add(biased, fp32::mul(token.row_sum, channel.offset)), token.scale));
+    }
+    __device__ __forceinline__ static Element apply(uint32_t sum, const Channel& channel,
+                                                    const Token& token) {
+        return apply(fp32::mul(static_cast<float>(static_cast<int32_t>(sum)), channel.scale), channel, token);
     }
 };
 

@@ -18,9 +18,8 @@ constexpr int kThreads = kWarpgroupThreads * (1 + kMathWarpgroups);
 
 // A k-block is as much of K as 128 bytes of a token row hold: one swizzle atom, whatever the element size.
 constexpr int kBlockBytes = 128;
-// Rows of one MMA, and the most rows that one TMA box brings.
+// Rows of one MMA.
 constexpr int kUnitRows = 64;
-constexpr int kMaxBoxRows = 128;
 
 // Tiles announced ahead of the consumers.
 constexpr int kTileSlots = 4;
@@ -53,7 +52,7 @@ struct Tile {
     static constexpr int kBlocks = kBlocks_;
     static constexpr int kTurns = kMathWarpgroups / kTileWarpgroups;
     static constexpr int kRows = kUnitRows * kUnits * kTileWarpgroups;
-    static constexpr int kBoxRows = std::min(kRows, kMaxBoxRows);
+    static constexpr int kBoxRows = std::min(kRows, Format::Weights::kMaxBoxRows);
     static constexpr int kBoxBytes = kBoxRows * Format::Weights::kRowBytes;
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
@@ -75,6 +74,10 @@ struct Tile {
     static_assert(kStages >= 3 && (kCluster == 1 || kStages + 3 <= kClaimSlots), "ring depth");
 };
 
+// k-blocks per stage that bring as many weight bytes as 8-bit rows of K.
+template <class Format>
+constexpr int kStageBlocks = std::max(1, kBlockBytes / Format::Weights::kRowBytes);
+
 // The tiles worth having code for, by the tokens that one of them covers.
 template <int kClusterTokens, class Format, int kMaxExperts>
 struct TileOf;
@@ -85,11 +88,11 @@ struct TileOf<8, Format, kMaxExperts> {
 };
 template <class Format, int kMaxExperts>
 struct TileOf<16, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, 1, 1, 1, 8, 16>;
+    using type = Tile<Format, kMaxExperts, 2, 1, 1, kStageBlocks<Format>, 8, 16>;
 };
 template <class Format, int kMaxExperts>
 struct TileOf<64, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, 1, 1, 1, 16, 32, 64>;
+    using type = Tile<Format, kMaxExperts, 2, 1, 1, kStageBlocks<Format>, 16, 32, 64>;
 };
 template <class Format, int kMaxExperts>
 struct TileOf<128, Format, kMaxExperts> {

@@ -3,11 +3,21 @@
 #pragma once
 
 #include <cstdint>
+#include <cute/arch/util.hpp>
 
 #include "moe_jit/cuda/gemm/params.h"
 #include "moe_jit/cuda/gemm/tile.cuh"
 
 namespace moe_jit::cuda::gemm {
+
+// Shared-memory matrix descriptor of a K-major operand in 128-byte swizzle: 8-row groups 1024 bytes apart.
+__device__ __forceinline__ uint64_t operand_descriptor(const void* shared) {
+    constexpr uint64_t kSwizzle128 = 1ull << 62;
+    constexpr uint64_t kGroupStride = static_cast<uint64_t>(1024 >> 4) << 32;
+    constexpr uint64_t kIgnoredLeadingOffset = 1ull << 16;
+    const uint64_t address = (cute::cast_smem_ptr_to_uint(shared) & 0x3ffff) >> 4;
+    return kSwizzle128 | kGroupStride | kIgnoredLeadingOffset | address;
+}
 
 struct BoxOrigin {
     int at[5];
@@ -18,6 +28,13 @@ struct BoxOrigin {
 struct RowsOfK {
     static constexpr bool kInRegisters = false;
     static constexpr int kRowBytes = kBlockBytes;
+    static constexpr int kMaxBoxRows = 128;
+    static constexpr bool kSlabs = false;
+
+    // A unit's rows, from byte k of a k-block on.
+    __device__ __forceinline__ static uint64_t operand(const uint8_t* block, int unit, int k) {
+        return operand_descriptor(block + unit * kUnitRows * kBlockBytes) + (k >> 4);
+    }
 
     template <class Tile>
     __device__ __forceinline__ static BoxOrigin box_origin(const PhaseParams& phase, const TileInfo& info,
@@ -40,6 +57,8 @@ struct SlabsOfN {
     static constexpr bool kBlocked = kBlocked_;
     static constexpr int kRowBytes = kDepth * kBits / 8;
     static constexpr int kSlabRows = kSlabBytes * 8 / kBits;
+    static constexpr int kMaxBoxRows = kBlocked ? 128 : kSlabRows;
+    static constexpr bool kSlabs = true;
     static_assert(kSlabBytes == 32 || kSlabBytes == 64 || kSlabBytes == 128, "widths of swizzles");
 
     template <class Tile>

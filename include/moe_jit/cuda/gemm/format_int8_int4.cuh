@@ -1,0 +1,180 @@
+// int8 x int4: weights become 16 times their value in int8, sums are exact 32-bit integers within a segment
+// of k, and segments are weighed with their scales in fp32.
+#pragma once
+
+#include <cute/arch/copy_sm75.hpp>
+
+#include "moe_jit/core/rounding.h"
+#include "moe_jit/cuda/gemm/format_int8.cuh"
+
+namespace moe_jit::cuda::gemm {
+
+struct Int8Int4Params {
+    const uint64_t* scale;  // [experts, segments, columns], fp32 bits in the low word, used as fp19
+    int columns;
+    int segments;
+    int segment_blocks;  // k-blocks in a segment
+};
+
+// [e, k, n] memory, packed along n, plain or FRACTAL_NZ. kShifted_: x loses eight. kSegmented_: several
+// segments; otherwise the epilogue scales.
+template <bool kBlocked, bool kShifted_, bool kSegmented_>
+struct Int8Int4SlabsOfN {
+    using Accum = uint32_t;
+    using Params = Int8Int4Params;
+    static constexpr bool kShifted = kShifted_;
+    static constexpr bool kSegmented = kSegmented_;
+    static constexpr int kDepth = kBlockBytes;
+    using Weights = SlabsOfN<4, kDepth, kBlocked ? 32 : 64, kBlocked>;
+    static constexpr int kMmaBytes = 32;
+    static constexpr bool kPromote = false;
+    static constexpr int kStagingBytes = 0;
+    static constexpr int kTokenBits = 8;
+    static constexpr bool kPairedColumns = true;
+    // The bits that weights are shifted by in the sums.
+    static constexpr int kScaleBits = 4;
+
+    static Params params(const ProductArgs& args) {
+        return {static_cast<const uint64_t*>(args.scale.data), static_cast<int>(args.n), args.segments,
+                static_cast<int>(args.k / args.segments / kDepth)};
+    }
+
+    template <int kTokens>
+    __device__ __forceinline__ static void mma(const uint32_t (&a)[4], uint64_t b, Accum (&d)[kTokens / 2],
+                                               bool accumulate) {
+        detail::fma<typename Int8Atom<kTokens>::Registers>(a, b, d, detail::scale_out(accumulate),
+                                                           std::make_index_sequence<kTokens / 2>{});
+    }
+
+    // A thread has four neighbouring columns in two units.
+    __device__ __forceinline__ static constexpr int column(int warp, int unit, int row, int h) {
+        return 128 * (unit / 2) + 32 * warp + 4 * row + 2 * (unit % 2) + h;
+    }
+
+    template <int kUnits>
+    class Loader {
+        static_assert(kUnits == 2, "columns of one word belong to two units");
+
+      public:
+        __device__ __forceinline__ Loader(const Params& params, const TileInfo& info, int first_column,
+                                          int tile_column, int thread)
+            : params_(params) {
+            const int lane = thread % 32, warp = thread / 32, matrix = lane / 8, row = lane % 8;
+            const int k = 16 * (matrix / 2) + 2 * (matrix % 2 ^ row / 4) + 4 * (row / 2) + row % 2;
+            position_ = Weights::chunk_offset(tile_column / 32 + warp, k);
+            const bool upper_first = lane % 4 >= 2;
+            first_pair_ = upper_first ? 0x2064 : 0x6420;
+            second_pair_ = upper_first ? 0x3175 : 0x7531;
+            const int column = first_column + Int8Int4SlabsOfN::column(warp, 0, lane / 4, 0);
+            valid_ = column < params.columns;
+            scale_ = params.scale + static_cast<int64_t>(info.expert) * params.segments * params.columns +
+                     (valid_ ? column : 0);
+            if constexpr (kSegmented) fetch();
+        }
+
+        // Thread (g, c) gets k = 4c .. 4c + 3 and 16 + 4c .. of columns 4g .. 4g + 3.
+        __device__ __forceinline__ void load(const uint8_t* block, int step, uint32_t (&a)[kUnits][4]) {
+            uint32_t m[4];
+            const auto* rows =
+                reinterpret_cast<const cute::uint128_t*>(block + position_ + step * 32 * Weights::kSlabBytes);
+            cute::SM75_U16x8_LDSM_T::copy(*rows, m[0], m[1], m[2], m[3]);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const uint32_t first = __byte_perm(m[2 * half], m[2 * half + 1], first_pair_);
+                const uint32_t second = __byte_perm(m[2 * half], m[2 * half + 1], second_pair_);
+                a[0][2 * half] = first << 4 & 0xf0f0f0f0u;
+                a[0][2 * half + 1] = first & 0xf0f0f0f0u;
+                a[1][2 * half] = second << 4 & 0xf0f0f0f0u;
+                a[1][2 * half + 1] = second & 0xf0f0f0f0u;
+            }
+            if constexpr (kShifted) {
+#pragma unroll
+                for (int i = 0; i < 4 * kUnits; ++i) {
+                    int& sum = sums_[2 * (i / 4) + i % 2];
+                    sum = __dp4a(static_cast<int>(a[i / 4][i % 4]), 0x01010101, sum);
+                }
+            }
+        }
+
+        // Turns a segment's MMA results into the exact sums of (x - shift) * w, and begins the next one.
+        template <int kAccums>
+        __device__ __forceinline__ void finish(Accum (&part)[kUnits][kAccums]) {
+            int shift[2 * kUnits] = {};
+            if constexpr (kShifted) {
+#pragma unroll
+                for (int i = 0; i < 2 * kUnits; ++i) {
+                    // The four threads of a row have a quarter of k each. 8 * w, and w counts 16 times.
+                    int sum = sums_[i];
+                    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+                    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+                    shift[i] = sum / 2;
+                    sums_[i] = 0;
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < kUnits * kAccums; ++i) {
+                Accum& sum = part[i / kAccums][i % kAccums];
+                const int h = i % kAccums / 2 % 2;
+                sum = static_cast<uint32_t>((static_cast<int>(sum) >> kScaleBits) -
+                                            shift[2 * (i / kAccums) + h]);
+            }
+        }
+
+        // Adds a segment.
+        template <int kAccums>
+        __device__ __forceinline__ void promote(float (&acc)[kUnits][kAccums],
+                                                Accum (&part)[kUnits][kAccums]) {
+            finish(part);
+            float scale[2 * kUnits];
+#pragma unroll
+            for (int i = 0; i < 2 * kUnits; ++i) scale[i] = next_[i];
+            fetch();
+#pragma unroll
+            for (int i = 0; i < kUnits * kAccums; ++i) {
+                const int u = i / kAccums, a = i % kAccums;
+                const auto sum = static_cast<float>(static_cast<int>(part[u][a]));
+                acc[u][a] = fp32::add(acc[u][a], fp32::mul(sum, scale[2 * u + a / 2 % 2]));
+            }
+        }
+
+        __device__ __forceinline__ int segment_blocks() const { return params_.segment_blocks; }
+
+      private:
+        // Reads the next segment's scales ahead of their use.
+        __device__ __forceinline__ void fetch() {
+            const bool more = valid_ && segment_ < params_.segments;
+#pragma unroll
+            for (int i = 0; i < 2 * kUnits; ++i) next_[i] = 0;
+            if (more) {
+                const auto* pairs = reinterpret_cast<const uint4*>(scale_);
+                const uint4 low = __ldg(pairs), high = __ldg(pairs + 1);
+                next_[0] = fp19(bits_float(low.x));
+                next_[1] = fp19(bits_float(low.z));
+                next_[2] = fp19(bits_float(high.x));
+                next_[3] = fp19(bits_float(high.z));
+            }
+            scale_ += params_.columns;
+            ++segment_;
+        }
+
+        const Params& params_;
+        int position_;
+        uint32_t first_pair_, second_pair_;
+        bool valid_;
+        const uint64_t* scale_;
+        int segment_ = 0;
+        int sums_[2 * kUnits] = {};
+        float next_[2 * kUnits];
+    };
+};
+
+// Names without commas, for the compiler's command line.
+template <bool kBlocked>
+struct Int8Int4 {
+    using Single = Int8Int4SlabsOfN<kBlocked, false, false>;
+    using Segments = Int8Int4SlabsOfN<kBlocked, false, true>;
+    using ShiftedSingle = Int8Int4SlabsOfN<kBlocked, true, false>;
+    using ShiftedSegments = Int8Int4SlabsOfN<kBlocked, true, true>;
+};
+
+}  // namespace moe_jit::cuda::gemm
