@@ -93,24 +93,21 @@ class Operation {
         return tensors.has_value() ? element_of(TensorView(tensors.value()[0])) : Element::kF32;
     }
 
-    bool is_int4(const TensorView&) const {
-        return static_cast<ProductKind>(call_.kind) == ProductKind::kInt4;
-    }
 
     // k-groups of the parameter that has them.
-    int segments(int64_t n) const {
+    int segments(int64_t n, int expert) const {
         const auto& grouped = call_.antiquant_scale.has_value() ? call_.antiquant_scale : call_.scale;
-        const bool has_groups = weights_.is_int4();
-        if (!has_groups || !grouped.has_value()) return 1;
+        if (!weights_.is_int4() || !grouped.has_value()) return 1;
         const Tensors& list = grouped.value();
-        const int64_t experts = list.size() == 1 ? weights_.num_experts() : 1;
-        return static_cast<int>(TensorView(list[0]).numel() / (experts * n));
+        const bool stacked = list.size() == 1;
+        const TensorView table(list[stacked || expert < 0 ? 0 : expert]);
+        return static_cast<int>(table.numel() / ((stacked ? weights_.num_experts() : 1) * n));
     }
 
     // Rows of `x` times the weights of all experts, or of `expert`.
     DirectArgs arguments(const TensorView& x, int64_t n, char* y, int expert) const {
         DirectArgs args{};
-        const int packing = is_int4(x) ? 8 : 1;
+        const int packing = static_cast<ProductKind>(call_.kind) == ProductKind::kInt4 ? 8 : 1;
         args.x = data<const void>(x);
         args.x_stride_row = x.stride(0) * packing;
         args.x_stride_k = packing == 8 ? 1 : x.stride(1);
@@ -128,7 +125,7 @@ class Operation {
         args.scale_element = element(call_.scale);
         args.y_element = element_of(TensorView(call_.y[0]));
         args.token_scale = data<const float>(call_.per_token_scale);
-        args.segments = segments(n);
+        args.segments = segments(n, expert);
         args.act_type = static_cast<PointwiseType>(call_.act_type);
         args.y = y;
         args.only = {0, 0, args.rows, 0};

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 
 from moe_jit.jit import ModuleSpec, Unit
 
-from .matmul_arguments import Kind, Request
+from .matmul_arguments import GroupType, Kind, Request, k_groups
 from .matmul_rules import Parameters
+from .weights import BLOCK_K
 
-_FORMAT = {torch.float16: "F16", torch.bfloat16: "Bf16", torch.float32: "F32"}
+_ELEMENT = {torch.float16: "F16", torch.bfloat16: "Bf16", torch.float32: "F32"}
+_ALIGNMENT = 16  # bytes, of everything that is copied asynchronously or in vectors
+_UNIT_COLUMNS = 16
+_MMA_STEP_PAIR = 32  # elements of k
+_INT8_BLOCK = 128  # elements of k
+_GROUP_TIERS = (128, 1024)
+# Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
+_TILES = (16, 64, 128, 320)
+# Weights that become an operand in registers leave no registers for wider tiles.
+_REGISTER_TILES = (16, 64)
 
 
-def _direct_product(r: Request) -> str:
-    """A type of include/moe_jit/cuda/direct/products.cuh."""
-    if r.kind is Kind.FLOAT:
-        return f"{_FORMAT[r.x[0].dtype]}Product"
-    if r.kind is Kind.ANTIQUANT:
-        return f"{_FORMAT[r.x[0].dtype]}{'Int4' if r.weight.packed else 'Int8'}Product"
-    return {Kind.INT8: "Int8Product", Kind.INT8_INT4: "Int8Int4Product", Kind.INT4: "Int4Product"}[r.kind]
+class TensorCoreProduct(NamedTuple):
+    """Types of include/moe_jit/cuda/gemm, and the token tiles that they have code for."""
+
+    format: str
+    output: str
+    tiles: tuple[int, ...]
+
+
+def module_for(r: Request, p: Parameters) -> ModuleSpec:
+    """The fastest module that takes the call."""
+    product = tensor_core_product(r, p)
+    return direct_module(r) if product is None else tensor_core_module(r, p, product)
+
+
+# ---- CUDA cores: any layout, alignment and group type
 
 
 def direct_module(r: Request) -> ModuleSpec:
-    """CUDA cores: any layout, alignment and group type."""
     units = (
         Unit("cuda/grouped_matmul_direct.cu", (("MOE_JIT_PRODUCT", _direct_product(r)),)),
         Unit("cuda/grouped_matmul_direct.cpp"),
@@ -30,6 +50,128 @@ def direct_module(r: Request) -> ModuleSpec:
     return ModuleSpec("grouped_matmul_direct_sm90a", units, "sm_90a")
 
 
-def module_for(r: Request, p: Parameters) -> ModuleSpec:
-    """The fastest module that takes the call."""
-    return direct_module(r)
+def _direct_product(r: Request) -> str:
+    """A type of include/moe_jit/cuda/direct/products.cuh."""
+    if r.kind is Kind.FLOAT:
+        return f"{_ELEMENT[r.x[0].dtype]}Product"
+    if r.kind is Kind.ANTIQUANT:
+        return f"{_ELEMENT[r.x[0].dtype]}{'Int4' if r.weight.packed else 'Int8'}Product"
+    return {Kind.INT8: "Int8Product", Kind.INT8_INT4: "Int8Int4Product", Kind.INT4: "Int4Product"}[r.kind]
+
+
+# ---- tensor cores
+
+
+def tensor_core_module(r: Request, p: Parameters, product: TensorCoreProduct) -> ModuleSpec:
+    tier = next(tier for tier in _GROUP_TIERS if r.groups.num_groups <= tier)
+    unit = Unit(
+        "cuda/grouped_matmul.cu",
+        (
+            ("MOE_JIT_FORMAT", product.format),
+            ("MOE_JIT_OUTPUT", product.output),
+            ("MOE_JIT_POINTWISE", str(p.act_type)),
+            ("MOE_JIT_TILE_TOKENS", str(tile_tokens(r, product.tiles))),
+            ("MOE_JIT_MAX_GROUPS", str(tier)),
+        ),
+    )
+    others = (Unit("cuda/group_schedule.cu"), Unit("cuda/integer_rows.cu"), Unit("cuda/grouped_matmul.cpp"))
+    return ModuleSpec("grouped_matmul_sm90a", (unit, *others), "sm_90a")
+
+
+def tile_tokens(r: Request, tiles: tuple[int, ...]) -> int:
+    """The narrowest token tile that holds nearly every group's rows, so that weights are read once."""
+    mean = r.rows / r.groups.num_groups
+    rows = min(mean + 3 * math.sqrt(mean), r.rows)
+    return next((tile for tile in tiles if rows <= tile), tiles[-1])
+
+
+def tensor_core_product(r: Request, p: Parameters) -> TensorCoreProduct | None:
+    """None where sizes, alignment, layout or group type need the other module."""
+    if r.group_type is not GroupType.ROWS or len(r.x) != 1 or not r.one_output or not r.weight.is_stacked:
+        return None
+    if not _x_is_aligned(r) or not _weight_is_aligned(r) or not _parameters_are_aligned(p):
+        return None
+    products = {
+        Kind.FLOAT: _float,
+        Kind.ANTIQUANT: _antiquant,
+        Kind.INT8: _int8,
+        Kind.INT8_INT4: _int4,
+        Kind.INT4: _int4,
+    }
+    return products[r.kind](r, p)
+
+
+def _x_is_aligned(r: Request) -> bool:
+    x, k = r.x[0], r.weight.k[0]
+    if r.kind is Kind.INT4:  # unpacked before the product
+        return k % _ALIGNMENT == 0
+    size = x.element_size()
+    sizes = (k * size, x.stride(0) * size, x.data_ptr())
+    return x.stride(1) == 1 and all(s % _ALIGNMENT == 0 for s in sizes)
+
+
+def _weight_is_aligned(r: Request) -> bool:
+    weight, tensor = r.weight, r.weight.tensors[0]
+    size = tensor.element_size()
+    pitch = tensor.shape[-2] if weight.transposed else tensor.shape[-1]
+    blocks = tensor.shape[-2:] if weight.blocked else (BLOCK_K, _ALIGNMENT)
+    return (
+        tensor.data_ptr() % _ALIGNMENT == 0
+        and pitch * size % _ALIGNMENT == 0
+        and tensor.stride(0) * size % _ALIGNMENT == 0
+        and weight.n[0] % (_UNIT_COLUMNS if weight.transposed else 8) == 0
+        and blocks[0] == BLOCK_K
+    )
+
+
+def _parameters_are_aligned(p: Parameters) -> bool:
+    lists = (p.scale, p.antiquant_scale, p.antiquant_offset)
+    return all(t.data_ptr() % _ALIGNMENT == 0 for tensors in lists if tensors is not None for t in tensors)
+
+
+def _layout(r: Request) -> str:
+    return "Blocked" if r.weight.blocked else "Plain"
+
+
+def _float(r: Request, p: Parameters) -> TensorCoreProduct | None:
+    if r.x[0].dtype == torch.float32 or (r.weight.blocked and r.weight.transposed):
+        return None
+    element = _ELEMENT[r.x[0].dtype]
+    layout = "RowsOfK" if r.weight.transposed else _layout(r)
+    return TensorCoreProduct(f"Float16Formats<{element}>::{layout}", f"FloatOutput<{element}>", _TILES)
+
+
+def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
+    if r.weight.transposed or p.antiquant_scale is None:
+        return None
+    groups = k_groups(r, p.antiquant_scale)
+    if groups > 1 and r.weight.k[0] // groups % _MMA_STEP_PAIR:
+        return None
+    element = _ELEMENT[r.x[0].dtype]
+    bits = "Int4" if r.weight.packed else "Int8"
+    form = ("Groups" if groups > 1 else "Single") + ("" if p.antiquant_offset is None else "Offset")
+    name = f"{_layout(r)}{bits}<{element}>::{form}"
+    return TensorCoreProduct(name, f"FloatOutput<{element}>", _REGISTER_TILES)
+
+
+def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
+    if r.weight.blocked and r.weight.transposed:
+        return None
+    outputs = {torch.int8: "RequantisedOutput", torch.int32: "IntegerOutput"}
+    output = outputs.get(p.output_dtype) or f"Scaled<{_ELEMENT[p.output_dtype]}>"
+    if r.weight.transposed:
+        return TensorCoreProduct("Int8RowsOfK", output, _TILES)
+    blocked = str(r.weight.blocked).lower()
+    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, _REGISTER_TILES)
+
+
+def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
+    assert p.scale is not None
+    segments = k_groups(r, p.scale)
+    if segments > 1 and r.weight.k[0] // segments % _INT8_BLOCK:
+        return None
+    shifted = "Shifted" if r.kind is Kind.INT8_INT4 and p.bias is not None else ""
+    form = "Segments" if segments > 1 else "Single"
+    blocked = str(r.weight.blocked).lower()
+    output = f"Int4Output<{_ELEMENT[p.output_dtype]}>"
+    return TensorCoreProduct(f"Int8Int4<{blocked}>::{shifted}{form}", output, _REGISTER_TILES)

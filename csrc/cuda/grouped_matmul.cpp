@@ -1,0 +1,190 @@
+// tvm-ffi entry point of the grouped product on tensor cores: one x whose rows a group list divides, one
+// weight [experts, k, n], one y. Python has validated every argument, sizes and alignment included.
+#include "moe_jit/cuda/grouped_matmul.h"
+
+#include <tvm/ffi/extra/c_env_api.h>
+#include <tvm/ffi/extra/cuda/device_guard.h>
+
+#include "moe_jit/cuda/integer_rows.h"
+#include "moe_jit/ffi/weight_table.h"
+
+namespace moe_jit::cuda {
+namespace {
+
+using ffi::data;
+using ffi::element_of;
+using ffi::Optional;
+using ffi::ProductKind;
+using ffi::Tensors;
+using ffi::TensorView;
+
+void check(cudaError_t error, const char* stage) {
+    if (error != cudaSuccess) {
+        TVM_FFI_THROW(RuntimeError) << "launching " << stage << " failed: " << cudaGetErrorString(error);
+    }
+}
+
+int64_t element_bytes(const TensorView& tensor) { return tensor.dtype().bits / 8; }
+
+ChannelTable channel_table(const Optional<Tensors>& tensors) {
+    if (!tensors.has_value()) return {nullptr, Element::kF32};
+    const TensorView table(tensors.value()[0]);
+    return {data<const void>(table), element_of(table)};
+}
+
+// Scratch memory, carved in pieces of 16 bytes. With a null base it only counts.
+class Scratch {
+  public:
+    explicit Scratch(char* base) : base_(base) {}
+
+    template <class T>
+    T* take(int64_t count) {
+        T* piece = reinterpret_cast<T*>(base_ + bytes);
+        bytes += (count * static_cast<int64_t>(sizeof(T)) + 15) / 16 * 16;
+        return piece;
+    }
+
+    int64_t bytes = 0;
+
+  private:
+    char* base_;
+};
+
+struct Buffers {
+    int32_t *row_offsets, *tile_offsets, *expert_ids, *counters;
+    int8_t* unpacked;
+    int32_t* row_sums;
+};
+
+class Operation {
+  public:
+    explicit Operation(const ffi::GroupedMatmulCall& call)
+        : call_(call),
+          x_(call.x[0]),
+          weight_(call.weight[0]),
+          y_(call.y[0]),
+          kind_(static_cast<ProductKind>(call.kind)),
+          guard_(x_.device().device_id),
+          stream_(
+              static_cast<cudaStream_t>(TVMFFIEnvGetStream(x_.device().device_type, x_.device().device_id))) {
+    }
+
+    void run() const {
+        Scratch counted(nullptr);
+        carve(counted);
+        const auto memory = tvm::ffi::Tensor::FromEnvAlloc(TVMFFIEnvTensorAlloc, {counted.bytes},
+                                                           DLDataType{kDLUInt, 8, 1}, x_.device());
+        Scratch scratch(static_cast<char*>(memory.data_ptr()));
+        const Buffers buffers = carve(scratch);
+        const int sms = num_multiprocessors();
+        prepare_x(buffers);
+        check(launch_group_schedule(schedule_args(buffers, sms), stream_), "the group schedule");
+        check(launch_product(product_args(buffers, sms), stream_), "the grouped product");
+    }
+
+  private:
+    bool is_int4() const { return kind_ == ProductKind::kInt4; }
+    int64_t rows() const { return x_.size(0); }
+    int64_t k() const { return is_int4() ? 8 * x_.size(1) : x_.size(1); }
+    int64_t n() const { return y_.size(1); }
+    int num_experts() const { return static_cast<int>(weight_.size(0)); }
+    int num_groups() const { return static_cast<int>(call_.group_list.value().size(0)); }
+
+    int num_multiprocessors() const {
+        int count = 0;
+        check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, x_.device().device_id),
+              "the device query");
+        return count;
+    }
+
+    Buffers carve(Scratch& scratch) const {
+        Buffers b{};
+        b.row_offsets = scratch.take<int32_t>(num_groups() + 1);
+        b.tile_offsets = scratch.take<int32_t>(num_groups() + 1);
+        b.expert_ids = scratch.take<int32_t>(num_groups());
+        b.counters = scratch.take<int32_t>(1);
+        b.unpacked = scratch.take<int8_t>(is_int4() ? rows() * k() : 0);
+        b.row_sums = scratch.take<int32_t>(call_.offset.has_value() ? rows() : 0);
+        return b;
+    }
+
+    void prepare_x(const Buffers& b) const {
+        if (is_int4()) {
+            check(
+                launch_unpack_int4(data<const uint32_t>(x_), rows(), k(), x_.stride(0), b.unpacked, stream_),
+                "the unpacking of x");
+        }
+        if (call_.offset.has_value()) {
+            check(launch_row_sums(data<const int8_t>(x_), rows(), k(), x_.stride(0), b.row_sums, stream_),
+                  "the row sums of x");
+        }
+    }
+
+    GroupScheduleArgs schedule_args(const Buffers& b, int sms) const {
+        GroupScheduleArgs args{};
+        args.group_list = data<const int64_t>(call_.group_list);
+        args.group_list_type = static_cast<int>(call_.group_list_type);
+        args.num_groups = num_groups();
+        args.num_experts = num_experts();
+        args.num_rows = rows();
+        args.tile_tokens = product_tile_tokens();
+        args.row_offsets = b.row_offsets;
+        args.tile_offsets = b.tile_offsets;
+        args.expert_ids = b.expert_ids;
+        args.counters = b.counters;
+        args.y = data<void>(y_);
+        args.row_bytes = n() * element_bytes(y_);
+        args.num_sms = sms;
+        return args;
+    }
+
+    // Groups of k that parameters of int4 weights have.
+    int segments() const {
+        const auto& grouped = call_.antiquant_scale.has_value() ? call_.antiquant_scale : call_.scale;
+        if (element_of(weight_) != Element::kI32) return 1;
+        return static_cast<int>(TensorView(grouped.value()[0]).numel() / (num_experts() * n()));
+    }
+
+    ProductArgs product_args(const Buffers& b, int sms) const {
+        ProductArgs args{};
+        args.x = is_int4() ? b.unpacked : data<const void>(x_);
+        args.x_pitch = is_int4() ? k() : x_.stride(0) * element_bytes(x_);
+        args.rows = rows();
+        args.k = k();
+        args.n = n();
+        args.weight = data<const void>(weight_);
+        args.num_experts = num_experts();
+        args.expert_bytes = weight_.stride(0) * element_bytes(weight_);
+        args.depth_stored = weight_.ndim() == 5 ? weight_.size(2) * weight_.size(3) : k();
+        args.bias = channel_table(call_.bias);
+        args.scale = channel_table(call_.scale);
+        args.offset = channel_table(call_.offset);
+        args.antiquant_scale = channel_table(call_.antiquant_scale);
+        args.antiquant_offset = channel_table(call_.antiquant_offset);
+        args.segments = segments();
+        args.token_scale = data<const float>(call_.per_token_scale);
+        args.row_sums = call_.offset.has_value() ? b.row_sums : nullptr;
+        args.y = data<void>(y_);
+        args.num_groups = num_groups();
+        args.row_offsets = b.row_offsets;
+        args.tile_offsets = b.tile_offsets;
+        args.expert_ids = b.expert_ids;
+        args.counters = b.counters;
+        args.num_sms = sms;
+        args.pdl = true;
+        return args;
+    }
+
+    const ffi::GroupedMatmulCall& call_;
+    TensorView x_, weight_, y_;
+    ProductKind kind_;
+    tvm::ffi::CUDADeviceGuard guard_;
+    cudaStream_t stream_;
+};
+
+void grouped_matmul(const ffi::GroupedMatmulCall& call) { Operation(call).run(); }
+
+}  // namespace
+}  // namespace moe_jit::cuda
+
+MOE_JIT_EXPORT(grouped_matmul, moe_jit::ffi::read_grouped_matmul_call, moe_jit::cuda::grouped_matmul)

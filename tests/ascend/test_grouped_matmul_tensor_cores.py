@@ -1,0 +1,115 @@
+"""npu_grouped_matmul where sizes and alignment allow tensor cores: every dtype row, layout and tile."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.ascend import Inputs
+from support.matmul import BF16, F16, I8, INT4, ROWS, Problem
+
+from moe_jit.ascend import cuda_plan, grouped_matmul
+
+pytestmark = pytest.mark.cuda
+
+NAMES = [name for name in ROWS if name != "f32"]
+COUNTS = {
+    "few": [3, 0, 8, 1, 16, 2],
+    "some": [40, 0, 64, 17, 1],
+    "many": [70, 129, 5],
+    "most": [333, 0, 161, 400],
+}
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    return Inputs("cuda")
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[cuda_plan.TensorCoreProduct | None]:
+    """What is planned during the test."""
+    products = []
+    original = cuda_plan.tensor_core_product
+
+    def remember(r, p):
+        products.append(original(r, p))
+        return products[-1]
+
+    monkeypatch.setattr(cuda_plan, "tensor_core_product", remember)
+    grouped_matmul._plans.clear()
+    return products
+
+
+def check(problem: Problem, planned: list[cuda_plan.TensorCoreProduct | None]) -> None:
+    (y,) = problem.call()
+    assert planned, "no plan was made"
+    assert planned[-1] is not None, "not on tensor cores"
+    problem.check(y)
+    rows = sum(problem.counts)
+    assert not y[rows:].any()
+    assert torch.equal(problem.call()[0], y)
+
+
+def takes(name: str, layout: str) -> bool:
+    row = ROWS[name]
+    return layout != "transposed" or (row.w != INT4 and not (row.w == I8 and row.x in (F16, BF16)))
+
+
+@pytest.mark.parametrize("load", COUNTS)
+@pytest.mark.parametrize("layout", ["nd", "transposed", "nz"])
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_layouts_and_tiles(inputs: Inputs, planned: list, name: str, layout: str, load: str):
+    if not takes(name, layout):
+        pytest.skip("not a layout of the tensor-core kernels")
+    problem = Problem(inputs, ROWS[name], COUNTS[load], 448, 416, tail=3, layout=layout)
+    check(problem, planned)
+
+
+@pytest.mark.parametrize("load", ["few", "some"])
+@pytest.mark.parametrize("layout", ["nd", "nz"])
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize(("name", "k", "k_groups"), [
+    ("f16-i4", 320, 10),
+    ("bf16-i4", 768, 4),
+    ("f16-i4", 512, 1),
+    ("bf16-i4", 512, 1),
+    ("f16-i8", 512, 1),
+    ("bf16-i8", 512, 1),
+])  # fmt: skip
+def test_antiquant_parameters(
+    inputs: Inputs, planned: list, name: str, k: int, k_groups: int, offset: bool, layout: str, load: str
+):
+    problem = Problem(
+        inputs, ROWS[name], COUNTS[load], k, 416, layout=layout, offset=offset, k_groups=k_groups
+    )
+    check(problem, planned)
+
+
+@pytest.mark.parametrize("load", ["few", "some"])
+@pytest.mark.parametrize("layout", ["nd", "nz"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("name", "k_groups"), [("i8i4-bf16", 3), ("i8i4-f16", 3), ("i8i4-f16", 1), ("i4-bf16", 6)]
+)
+def test_int4_segments(
+    inputs: Inputs, planned: list, name: str, k_groups: int, bias: bool, layout: str, load: str
+):
+    problem = Problem(
+        inputs,
+        ROWS[name],
+        COUNTS[load],
+        768,
+        448,
+        bias=bias,
+        k_groups=k_groups,
+        offset=name == "i8i4-f16",
+        layout=layout,
+    )
+    check(problem, planned)
+
+
+@pytest.mark.parametrize("groups", [1, 129, 1024])
+@pytest.mark.parametrize("name", ["bf16", "i8-bf16-token", "i8i4-bf16", "bf16-i4"])
+def test_number_of_groups(inputs: Inputs, planned: list, name: str, groups: int):
+    problem = Problem(inputs, ROWS[name], inputs.counts(groups, 60).tolist(), 128, 64)
+    check(problem, planned)
