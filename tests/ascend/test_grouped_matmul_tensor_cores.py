@@ -61,7 +61,7 @@ def takes(name: str, layout: str) -> bool:
 def test_rows_layouts_and_tiles(inputs: Inputs, planned: list, name: str, layout: str, load: str):
     if not takes(name, layout):
         pytest.skip("not a layout of the tensor-core kernels")
-    problem = Problem(inputs, ROWS[name], COUNTS[load], 448, 416, tail=3, layout=layout)
+    problem = Problem(inputs, ROWS[name], COUNTS[load], 448, 448, tail=3, layout=layout)
     check(problem, planned)
 
 
@@ -80,7 +80,7 @@ def test_antiquant_parameters(
     inputs: Inputs, planned: list, name: str, k: int, k_groups: int, offset: bool, layout: str, load: str
 ):
     problem = Problem(
-        inputs, ROWS[name], COUNTS[load], k, 416, layout=layout, offset=offset, k_groups=k_groups
+        inputs, ROWS[name], COUNTS[load], k, 448, layout=layout, offset=offset, k_groups=k_groups
     )
     check(problem, planned)
 
