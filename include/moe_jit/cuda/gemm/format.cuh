@@ -9,6 +9,7 @@
 //   mma            d = or += weights * tokens^T; weights are a descriptor, or registers
 //   column         where accumulator rows belong (not FP8, whose epilogues know)
 //   Loader         weights in registers only: shared memory -> operand registers
+//   kTileWarpgroups  of narrow token tiles: 2 where the weights keep both warpgroups busy, see Tile
 //   kSegmented     the Loader weighs and adds, in fp32, sums over segments of K
 #pragma once
 
@@ -71,6 +72,7 @@ struct Fp8E4M3 {
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = kPromote_;
     static constexpr bool kSegmented = false;
+    static constexpr int kTileWarpgroups = 1;
     static constexpr int kStagingBytes = kMaxStagingBytes;
     struct Params {};
 

@@ -119,10 +119,11 @@ struct AntiquantSlabsOfN {
     using Accum = float;
     using Params = AntiquantParams;
     static constexpr int kDepth = 64;
-    using Weights = SlabsOfN<kBits, kDepth, kBlocked ? 32 : 16 * kBits, kBlocked>;
+    using Weights = SlabsOfN<kBits, kDepth, kBlocked ? 32 : 128, kBlocked>;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr bool kSegmented = false;
+    static constexpr int kTileWarpgroups = 2;
     static constexpr int kStagingBytes = 0;
     static constexpr int kTokenBits = 16;
     static constexpr bool kPairedColumns = true;

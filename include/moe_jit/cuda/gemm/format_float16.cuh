@@ -35,6 +35,7 @@ struct Float16 {
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr bool kSegmented = false;
+    static constexpr int kTileWarpgroups = 1;
     static constexpr int kStagingBytes = 0;
     static constexpr int kTokenBits = 16;
     static constexpr bool kPairedColumns = kMajor == cute::SM90::GMMA::Major::K;

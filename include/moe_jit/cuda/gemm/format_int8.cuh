@@ -41,6 +41,7 @@ struct Int8Base {
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr bool kSegmented = false;
+    static constexpr int kTileWarpgroups = 1;
     static constexpr int kStagingBytes = 0;
     static constexpr int kTokenBits = 8;
     static constexpr bool kPairedColumns = true;

@@ -24,8 +24,9 @@ struct Int8Int4SlabsOfN {
     using Params = Int8Int4Params;
     static constexpr bool kShifted = kShifted_;
     static constexpr bool kSegmented = kSegmented_;
+    static constexpr int kTileWarpgroups = 2;
     static constexpr int kDepth = kBlockBytes;
-    using Weights = SlabsOfN<4, kDepth, kBlocked ? 32 : 64, kBlocked>;
+    using Weights = SlabsOfN<4, kDepth, kBlocked ? 32 : 128, kBlocked>;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr int kStagingBytes = 0;

@@ -88,11 +88,12 @@ struct TileOf<8, Format, kMaxExperts> {
 };
 template <class Format, int kMaxExperts>
 struct TileOf<16, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, 1, 1, kStageBlocks<Format>, 8, 16>;
+    using type = Tile<Format, kMaxExperts, 2, Format::kTileWarpgroups, 1, kStageBlocks<Format>, 8, 16>;
 };
 template <class Format, int kMaxExperts>
 struct TileOf<64, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, 1, 1, kStageBlocks<Format>, 16, 32, 64>;
+    using type = Tile<Format, kMaxExperts, 2, Format::kTileWarpgroups, 1,
+                      kStageBlocks<Format> / Format::kTileWarpgroups, 16, 32, 64>;
 };
 template <class Format, int kMaxExperts>
 struct TileOf<128, Format, kMaxExperts> {
