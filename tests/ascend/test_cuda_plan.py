@@ -1,0 +1,112 @@
+"""Which module computes an npu_grouped_matmul on a GPU. Plans look at metadata, so tensors are on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.ascend import Inputs
+from support.matmul import ROWS, Problem
+
+from moe_jit.ascend import cuda_plan, grouped_matmul, matmul_rules
+from moe_jit.ascend.matmul_arguments import request
+
+FORMATS = {
+    ("f16", "nd"): "Float16Formats<F16>::Plain",
+    ("bf16", "transposed"): "Float16Formats<Bf16>::RowsOfK",
+    ("bf16", "nz"): "Float16Formats<Bf16>::Blocked",
+    ("f32", "nd"): None,
+    ("i8-i32", "nd"): "Int8SlabsOfN<false>",
+    ("i8-i8", "nz"): "Int8SlabsOfN<true>",
+    ("i8-f16-token", "transposed"): "Int8RowsOfK",
+    ("i8-i32", "nz-transposed"): None,
+    ("f16-i8", "nd"): "PlainInt8<F16>::Single",
+    ("bf16-i8", "nz"): "BlockedInt8<Bf16>::Single",
+    ("bf16-i8", "transposed"): None,
+    ("bf16-i4", "nd"): "PlainInt4<Bf16>::Single",
+    ("i8i4-f16", "nd"): "Int8Int4<false>::ShiftedSingle",
+    ("i8i4-bf16", "nz"): "Int8Int4<true>::ShiftedSingle",
+    ("i4-bf16", "nd"): "Int8Int4<false>::Single",
+}
+
+
+def planned(problem: Problem, **changes: object) -> cuda_plan.TensorCoreProduct | None:
+    arguments = problem.arguments() | changes
+    x, weight = arguments.pop("x"), arguments.pop("weight")
+    given = dict.fromkeys((*grouped_matmul._LISTS, *grouped_matmul._SCALARS, *grouped_matmul._RARE))
+    checked = request(x, weight, given | arguments)
+    return cuda_plan.tensor_core_product(checked, matmul_rules.check(checked))
+
+
+def chosen(problem: Problem, **changes: object) -> str | None:
+    product = planned(problem, **changes)
+    return None if product is None else product.format
+
+
+@pytest.mark.parametrize(("name", "layout"), FORMATS)
+def test_formats(name: str, layout: str):
+    problem = Problem(Inputs(), ROWS[name], [3, 5], 256, 128, layout=layout)
+    assert chosen(problem) == FORMATS[name, layout]
+
+
+@pytest.mark.parametrize("name", ["bf16", "i8-i32", "bf16-i8", "bf16-i4"])
+def test_sizes_that_asynchronous_copies_do_not_take(name: str):
+    wide = ROWS[name].w == "int4"
+    for k, n in ((250, 128), (256, 8 if wide else 130)):
+        assert chosen(Problem(Inputs(), ROWS[name], [3, 5], k, n)) is None
+
+
+def test_addresses_that_asynchronous_copies_do_not_take():
+    problem = Problem(Inputs(), ROWS["i8-i32"], [3, 5], 256, 128, bias=False)
+    wide = torch.zeros(8, 288, dtype=torch.int8)
+    assert chosen(problem, x=[wide[:, 16:272]]) is not None
+    assert chosen(problem, x=[wide[:, 8:264]]) is None
+    flat = torch.zeros(2 * 256 * 128 + 8, dtype=torch.int8)
+    assert chosen(problem, weight=[flat[8:].view(2, 256, 128)]) is None
+
+
+def test_groups_of_k():
+    for name, k_groups, form in (
+        ("bf16-i4", 8, "PlainInt4<Bf16>::Groups"),
+        ("bf16-i4", 32, None),  # of 24
+        ("i4-bf16", 6, "Int8Int4<false>::Segments"),
+        ("i4-bf16", 12, None),  # of 64
+        ("i8i4-bf16", 3, "Int8Int4<false>::ShiftedSegments"),
+    ):
+        problem = Problem(Inputs(), ROWS[name], [3, 5], 768, 128, k_groups=k_groups)
+        assert chosen(problem) == form, (name, k_groups)
+
+
+def test_without_a_bias_nothing_is_subtracted():
+    problem = Problem(Inputs(), ROWS["i8i4-bf16"], [3, 5], 256, 128, bias=False)
+    assert chosen(problem) == "Int8Int4<false>::Single"
+
+
+def test_offsets():
+    problem = Problem(Inputs(), ROWS["bf16-i8"], [3, 5], 256, 128, offset=True)
+    assert chosen(problem) == "PlainInt8<Bf16>::SingleOffset"
+
+
+def test_several_tensors_are_not_for_tensor_cores():
+    problem = Problem(Inputs(), ROWS["bf16"], [3, 5], 256, 128, stacked=False)
+    assert chosen(problem) is None
+    assert chosen(problem, split_item=0) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "tile"),
+    [
+        ("bf16", [2, 4], 16),
+        ("bf16", [40], 64),
+        ("bf16", [64] * 9, 128),
+        ("bf16", [600], 320),
+        ("bf16-i4", [600], 64),
+    ],
+)
+def test_tiles_hold_nearly_every_group(name: str, counts: list[int], tile: int):
+    problem = Problem(Inputs(), ROWS[name], counts, 256, 128)
+    product = planned(problem)
+    assert product is not None
+    arguments = problem.arguments()
+    given = dict.fromkeys((*grouped_matmul._LISTS, *grouped_matmul._SCALARS, *grouped_matmul._RARE))
+    checked = request(arguments.pop("x"), arguments.pop("weight"), given | arguments)
+    assert cuda_plan.tile_tokens(checked, product.tiles) == tile
