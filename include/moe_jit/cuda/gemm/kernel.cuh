@@ -16,6 +16,12 @@
 
 namespace moe_jit::cuda::gemm {
 
+// The same value, computed anew: what derives from it does not stay in registers from one use to the next.
+__device__ __forceinline__ uint32_t rematerialised(uint32_t value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 template <class... Epilogues>
 struct EpilogueParams;
 
@@ -77,19 +83,22 @@ struct GroupedGemm {
                                         int warpgroup, Ring& ring, Turns& turns) {
         using Loop = Mainloop<Tile, kTokens>;
         const int first_unit = warpgroup % Tile::kTileWarpgroups * Tile::kUnits;
-        const EpilogueContext ctx{info, storage.staging[warpgroup],
-                                  info.row_tile * (Tile::kRows / kUnitRows) + first_unit, warpgroup,
-                                  static_cast<int>(threadIdx.x % kWarpgroupThreads)};
+        const auto context = [&] {
+            return EpilogueContext{info, storage.staging[warpgroup],
+                                   info.row_tile * (Tile::kRows / kUnitRows) + first_unit, warpgroup,
+                                   static_cast<int>(rematerialised(threadIdx.x % kWarpgroupThreads))};
+        };
+        EpilogueState state;
+        const auto load = [&](auto epilogue, const auto& p) { state = epilogue.load(p, context()); };
         // What the epilogue reads arrives during the mainloop if there are registers for it.
         constexpr bool kEarly = Tile::kUnits * Loop::kAccums + EpilogueState::kRegisters <= 168;
         typename Loop::Totals acc;
-        EpilogueState state;
-        const auto load = [&](auto epilogue, const auto& p) { state = epilogue.load(p, ctx); };
         if constexpr (kEarly) visit_epilogue(params, info.phase, load);
         turns.enter();
         Loop::run(storage, params, info, first_unit, ring, acc);
         turns.leave();
         if constexpr (!kEarly) visit_epilogue(params, info.phase, load);
+        const EpilogueContext ctx = context();
         visit_epilogue(params, info.phase, [&](auto epilogue, const auto& p) {
             decltype(epilogue)::template store<kTokens>(p, ctx, state, acc);
         });

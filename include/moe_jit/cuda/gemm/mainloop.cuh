@@ -176,7 +176,8 @@ struct Mainloop {
     }
 
     // Weights in registers: those of one item, kItemSteps steps of all units, are loaded while the MMAs of
-    // the one before run. Items come in pairs, so that their registers have fixed names.
+    // the one before run. Every item is waited for: ptxas lets no MMA that may be in flight share its operand
+    // registers with another one, be it of another width. The other warpgroup fills the gaps.
     static constexpr int kItemSteps = kUnits * kAccums <= 128 ? 2 : 1;
     static constexpr int kItems = Tile::kBlocks * kSteps / kItemSteps;
     using Fragments = uint32_t[kItemSteps][kUnits][4];
@@ -209,12 +210,11 @@ struct Mainloop {
         for (int i = 0; i < kItemSteps; ++i) {
             const int step = item * kItemSteps + i;
             const uint64_t tokens =
-                operand_descriptor(storage.tokens[slot] + step / kSteps * Tile::kTokenBlockBytes);
+                operand_descriptor(storage.tokens[slot] + step / kSteps * Tile::kTokenBlockBytes) +
+                step % kSteps * (Format::kMmaBytes >> 4);
 #pragma unroll
             for (int u = 0; u < kUnits; ++u) {
-                Format::template mma<kTokens>(fragments[i][u],
-                                              tokens + step % kSteps * (Format::kMmaBytes >> 4), acc[u],
-                                              accumulate || i > 0);
+                Format::template mma<kTokens>(fragments[i][u], tokens, acc[u], accumulate || i > 0);
             }
         }
         cute::warpgroup_commit_batch();
@@ -223,27 +223,28 @@ struct Mainloop {
     template <class Loader>
     __device__ __forceinline__ static void from_registers(Storage& storage, Loader& loader, int stages,
                                                           Ring& ring, Accums& acc) {
-        static_assert(kItems % 2 == 0, "items come in pairs");
-        Fragments fragments[2] = {};
-        int previous = ring.slot;
-        for (int s = 0; s < stages; ++s, ring.advance()) {
-            wait_stage(storage, ring);
+        static_assert(kItems % 2 == 0, "items come in pairs, so that their registers have fixed names");
+        Fragments fragments[2];
+        wait_stage(storage, ring);
+        load_item(storage, ring.slot, 0, loader, fragments[0]);
+        for (int s = 0; s < stages; ++s) {
+            const int slot = ring.slot;
+            ring.advance();
 #pragma unroll
             for (int item = 0; item < kItems; ++item) {
-                // All but the last item's MMAs have finished, and with them those that read these registers.
-                cute::warpgroup_wait<1>();
+                issue_item(storage, slot, item, fragments[item % 2], acc);
+                if (item + 1 < kItems) {
+                    load_item(storage, slot, item + 1, loader, fragments[(item + 1) % 2]);
+                } else if (s + 1 < stages) {
+                    wait_stage(storage, ring);
+                    load_item(storage, ring.slot, 0, loader, fragments[0]);
+                }
+                cute::warpgroup_wait<0>();
                 fence(fragments[item % 2]);
-                if (item == 1 && s > 0) release(storage, previous);
-                load_item(storage, ring.slot, item, loader, fragments[item % 2]);
-                issue_item(storage, ring.slot, item, fragments[item % 2], acc);
+                fence(acc);
             }
-            previous = ring.slot;
+            release(storage, slot);
         }
-        cute::warpgroup_wait<0>();
-        fence(fragments[0]);
-        fence(fragments[1]);
-        fence(acc);
-        release(storage, previous);
     }
 
     // Weights in registers, whose sums leave the tensor core at the end of every segment of K.

@@ -2,16 +2,24 @@
 // registers. What the value is, is an Output's business (product_output.cuh); where it goes, is told here.
 #pragma once
 
+#include <cstring>
 #include <type_traits>
 
 #include "moe_jit/cuda/gemm/epilogue.cuh"
 
 namespace moe_jit::cuda::gemm {
 
-template <class Element, int kCount>
-struct alignas(sizeof(Element) * kCount) ElementVector {
-    Element value[kCount];
-};
+template <int kBytes>
+using WordOf = std::conditional_t<kBytes == 2, uint16_t, std::conditional_t<kBytes == 4, uint32_t, uint2>>;
+
+// Neighbouring elements, `low` first, in one store.
+template <class Element>
+__device__ __forceinline__ void store_pair(Element* out, Element low, Element high) {
+    const Element pair[2] = {low, high};
+    WordOf<2 * sizeof(Element)> word;
+    memcpy(&word, pair, sizeof(word));
+    *reinterpret_cast<decltype(word)*>(out) = word;
+}
 
 // An Output provides
 //   Element                    of the result
@@ -52,31 +60,24 @@ struct ProductRows {
         return state;
     }
 
+    // Columns are valid 16 at a time, which is at least what a warp has of a unit.
     template <class Sum, int kAccums>
-    __device__ __forceinline__ static void store_token(const Params& params, const EpilogueContext& ctx,
-                                                       const State& state, Sum (&acc)[kUnits][kAccums], int i,
-                                                       int64_t row, const typename Output::Token& token) {
+    __device__ __forceinline__ static void store_token(const EpilogueContext& ctx, const State& state,
+                                                       Sum (&acc)[kUnits][kAccums], int i, Element* out,
+                                                       int valid, const typename Output::Token& token) {
+        constexpr auto offset = [](int unit, int h) {
+            return Format::column(0, unit, 0, h) - Format::column(0, 0, 0, 0);
+        };
 #pragma unroll
         for (int u = 0; u < kUnits; ++u) {
-            const int64_t first = column(ctx, u, 0);
-            Element* out = params.out + row * params.columns;
+            if (offset(u, 0) >= valid) break;
+            const Element low = Output::apply(acc[u][i], state.channel[u][0], token);
+            const Element high = Output::apply(acc[u][i + 2], state.channel[u][1], token);
             if constexpr (Format::kPairedColumns) {
-                ElementVector<Element, 2> pair;
-#pragma unroll
-                for (int h = 0; h < 2; ++h) {
-                    pair.value[h] = Output::apply(acc[u][i + 2 * h], state.channel[u][h], token);
-                }
-                if (first < params.columns) {
-                    *reinterpret_cast<ElementVector<Element, 2>*>(out + first) = pair;
-                }
+                store_pair(out + offset(u, 0), low, high);
             } else {
-#pragma unroll
-                for (int h = 0; h < 2; ++h) {
-                    const int64_t n = column(ctx, u, h);
-                    if (n < params.columns) {
-                        out[n] = Output::apply(acc[u][i + 2 * h], state.channel[u][h], token);
-                    }
-                }
+                out[offset(u, 0)] = low;
+                if (offset(u, 1) < valid) out[offset(u, 1)] = high;
             }
         }
     }
@@ -84,23 +85,26 @@ struct ProductRows {
     template <int kTokens, class Sum>
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const State& state, Sum (&acc)[kUnits][kTokens / 2]) {
+        const int64_t first_column = column(ctx, 0, 0);
+        const auto valid = static_cast<int>(min(params.columns - first_column, int64_t{kUnits * kUnitRows}));
+        const int64_t first_row = ctx.info.token_begin + ctx.column();
+        const int tokens = ctx.info.tokens - ctx.column();
+        Element* out = params.out + first_row * params.columns + first_column;
         constexpr int kGroups = kTokens / 8;
 #pragma unroll
         for (int first = 0; first < kGroups; first += kGroupsAhead) {
-            if (8 * first >= ctx.info.tokens) break;
             typename Output::Token token[kGroupsAhead][2];
 #pragma unroll
             for (int i = 0; i < 2 * kGroupsAhead; ++i) {
-                const int t = min(8 * (first + i / 2) + ctx.column() + i % 2, ctx.info.tokens - 1);
-                token[i / 2][i % 2] = Output::token(params.output, ctx.info.token_begin + t);
+                const int t = 8 * (first + i / 2) + i % 2;
+                if (t < tokens) token[i / 2][i % 2] = Output::token(params.output, first_row + t);
             }
 #pragma unroll
             for (int i = 0; i < 2 * kGroupsAhead; ++i) {
                 const int j = first + i / 2, p = i % 2;
-                if (j >= kGroups) break;
-                const int t = 8 * j + ctx.column() + p;
-                if (t >= ctx.info.tokens) continue;
-                store_token(params, ctx, state, acc, 4 * j + p, ctx.info.token_begin + t, token[i / 2][p]);
+                if (j >= kGroups || 8 * j + p >= tokens) break;
+                store_token(ctx, state, acc, 4 * j + p, out, valid, token[i / 2][p]);
+                out += p == 0 ? params.columns : 7 * params.columns;
             }
         }
     }
