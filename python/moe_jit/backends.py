@@ -10,10 +10,11 @@ import torch
 
 from . import jit
 from .checks import reject
+from .jit.target import SUPPORTED_GPUS, target_of_capability
 from .plan import Tactic, plan
 from .problem import Device, MoEProblem
 
-_SUPPORTED = "on the CPU or on a GPU of compute capability 9.0 (Hopper: H100, H200, H800, H20, GH200)"
+_SUPPORTED = f"on the CPU or on a GPU of {SUPPORTED_GPUS}"
 CPU_MODULE = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
 
 
@@ -26,11 +27,12 @@ def describe(device: torch.device, name: str = "hidden_states") -> Device:
         reject(name, _SUPPORTED, device)
     properties = torch.cuda.get_device_properties(device)
     capability = (properties.major, properties.minor)
-    if capability != (9, 0):
+    if target_of_capability(capability) is None:
         given = f"{device} ({properties.name}, compute capability {capability[0]}.{capability[1]})"
         reject(name, _SUPPORTED, given)
     index = torch.cuda.current_device() if device.index is None else device.index
-    return Device("cuda", index, capability, properties.multi_processor_count, properties.name)
+    target = jit.cuda_target(capability)
+    return Device("cuda", index, target, properties.multi_processor_count, properties.name)
 
 
 def module_spec(problem: MoEProblem, tactic: Tactic | None = None) -> jit.ModuleSpec:

@@ -112,7 +112,7 @@ def validate(args: Arguments) -> MoEProblem:
         do_finalize=args.do_finalize,
         scale_input=args.use_routing_scales_on_input,
         has_replay=args.routing_replay_out is not None,
-        enable_pdl=device.compute_capability >= (9, 0) if pdl is None else pdl,
+        enable_pdl=device.kind == "cuda" if pdl is None else pdl,
         tune_max_num_tokens=int(args.tune_max_num_tokens),
         device=device,
     )

@@ -214,32 +214,3 @@ def tvm_ffi_includes() -> list[str]:
 
 def tvm_ffi_library() -> Path:
     return Path(libinfo.find_libtvm_ffi())
-
-
-def cuda_target(capability: tuple[int, int] | None = None) -> str:
-    """The target to compile for: MOE_JIT_CUDA_ARCH, else a device's compute capability.
-
-    ``capability`` defaults to that of torch's current device. Raises ToolchainError for anything but 9.0, and
-    where there is neither a device nor the variable.
-    """
-    chosen = os.environ.get("MOE_JIT_CUDA_ARCH", "").strip()
-    if chosen:
-        if re.fullmatch(r"(sm_)?9\.?0a?", chosen):
-            return "sm_90a"
-        raise ToolchainError(
-            f"MOE_JIT_CUDA_ARCH: given {chosen!r}, expected 9.0a (the supported architecture)"
-        )
-    if capability is None:
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ToolchainError(
-                "no CUDA device to compile for: set MOE_JIT_CUDA_ARCH=9.0a to compile without one"
-            )
-        capability = torch.cuda.get_device_capability()
-    if capability != (9, 0):
-        given = ".".join(map(str, capability))
-        raise ToolchainError(
-            f"compute capability: given {given}, expected 9.0 (Hopper: H100, H200, H800, H20, GH200)"
-        )
-    return "sm_90a"
