@@ -1,13 +1,14 @@
 // Element types of tensor arguments, as run-time numbers.
 #pragma once
 
+#include "moe_jit/core/element.h"
 #include "moe_jit/core/half.h"
 #include "moe_jit/core/numeric.h"
 #include "moe_jit/ffi/arguments.h"
 
 namespace moe_jit::ffi {
 
-enum class Element { kI8, kI32, kI64, kF16, kBf16, kF32 };
+using moe_jit::Element;
 
 inline Element element_of(const TensorView& tensor) {
     const DLDataType dtype = tensor.dtype();
