@@ -16,6 +16,8 @@ from pathlib import Path
 import tvm_ffi
 from tvm_ffi import libinfo
 
+from .spec import CPU, EMULATOR, NPU
+
 
 class ToolchainError(RuntimeError):
     """A compiler or header that a build needs was not found."""
@@ -53,11 +55,13 @@ class Cutlass:
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Everything that turns the units of one target into a shared library."""
+    """Everything that turns the units of one target into a shared library. For an NPU, ``host`` is bisheng,
+    which compiles for both sides."""
 
     host: Compiler
     nvcc: Compiler | None = None
     cutlass: Cutlass | None = None
+    cann: str = ""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -67,13 +71,17 @@ class Toolchain:
             parts["nvcc"] = self.nvcc.identity
         if self.cutlass:
             parts["cutlass"] = self.cutlass.version
+        if self.cann:
+            parts["cann"] = self.cann
         return parts
 
 
 def find_toolchain(target: str) -> Toolchain:
     """Compilers and headers for ``target``; raises ToolchainError that says what is missing."""
-    if target == "cpu":
+    if target in (CPU, EMULATOR):
         return Toolchain(find_host_compiler())
+    if target == NPU:
+        return Toolchain(find_bisheng(), cann=cann_version())
     return Toolchain(find_host_compiler(), find_nvcc(), find_cutlass())
 
 
@@ -145,6 +153,41 @@ def find_nvcc() -> Compiler:
         "Install the CUDA toolkit and set CUDA_HOME or PATH, or `pip install nvidia-cuda-nvcc "
         "nvidia-cuda-cccl`, or set MOE_JIT_PREBUILT_DIR to a directory of compiled modules."
     )
+
+
+_BISHENG_FOLDERS = (
+    "bin",
+    "compiler/ccec_compiler/bin",
+    "tools/bisheng_compiler/bin",
+    "*-linux/ccec_compiler/bin",
+)
+
+
+def _cann_root() -> Path | None:
+    home = os.environ.get("ASCEND_HOME_PATH", "").strip()
+    return Path(home) if home else None
+
+
+def find_bisheng() -> Compiler:
+    """bisheng of the CANN toolkit that ASCEND_HOME_PATH names, else of PATH."""
+    root = _cann_root()
+    if root:
+        candidates = [path for folder in _BISHENG_FOLDERS for path in sorted(root.glob(f"{folder}/bisheng"))]
+        for path in [*filter(_is_program, candidates), *filter(None, [shutil.which("bisheng")])]:
+            return _compiler((str(path),))
+    given = f"is {str(root)!r}, which has no bisheng, nor has PATH" if root else "is not set"
+    raise ToolchainError(
+        f"no compiler for an NPU: ASCEND_HOME_PATH {given}. Install the CANN toolkit, which brings bisheng, "
+        "and `source <toolkit>/set_env.sh`, which sets it; tensors of the NPU come from torch_npu. "
+        'Without an NPU, moe_jit.use_backend("ascend-emulator") runs the same kernels on CPU tensors.'
+    )
+
+
+def cann_version() -> str:
+    """What the toolkit says about itself: its headers can change under the same compiler."""
+    root = _cann_root()
+    notes = sorted(root.glob("*-linux/ascend_toolkit_install.info")) if root else []
+    return "\n".join([str(root.resolve() if root else ""), *(note.read_text() for note in notes)])
 
 
 def toolkit_directory(nvcc: Compiler, file_name: str) -> Path:
