@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,55 @@ from .problem import Device, MoEProblem
 
 _SUPPORTED = f"on the CPU or on a GPU of {SUPPORTED_GPUS}"
 CPU_MODULE = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu")
+
+
+AUTO = "auto"
+EMULATOR = "ascend-emulator"
+_chosen: ContextVar[str] = ContextVar("moe_jit_backend", default=AUTO)
+
+
+class use_backend:
+    """Choose what runs the calls of this thread (or asyncio task); at once, and in a ``with`` only inside it.
+
+    Args:
+        name: ``"auto"``: the device of the tensors decides. ``"ascend-emulator"``: CPU tensors go through the
+            Ascend C kernels, which a host program executes and checks; an operator without one raises.
+
+    Raises:
+        ValueError: for another name.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in (AUTO, EMULATOR):
+            reject("name", f"{AUTO!r} or {EMULATOR!r}", repr(name))
+        self._before = _chosen.get()
+        _chosen.set(name)
+
+    def __enter__(self) -> use_backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _chosen.set(self._before)
+
+
+def chosen() -> str:
+    """What ``use_backend`` was called with; ``"auto"`` without a call."""
+    return _chosen.get()
+
+
+def kind_of(device: torch.device, argument: str) -> str:
+    """What runs a call whose ``argument`` is on ``device``: the device's type, or the chosen backend."""
+    if _chosen.get() == AUTO:
+        return device.type
+    if device.type != "cpu":
+        reject(argument, f"on the CPU with the backend {EMULATOR!r}", device)
+    return EMULATOR
+
+
+def require_auto(operator: str) -> None:
+    """For an operator that no chosen backend runs."""
+    if _chosen.get() != AUTO:
+        raise ValueError(f"use_backend: {_chosen.get()!r} does not run {operator}; choose {AUTO!r} for it")
 
 
 @cache

@@ -80,6 +80,7 @@ def validate(args: Arguments) -> MoEProblem:
 
     hidden = args.hidden_states
     checks.storage("hidden_states", hidden, _E4M3, 2)
+    backends.require_auto("trtllm_fp8_per_tensor_scale_moe")
     device = backends.describe(hidden.device)
     num_tokens, hidden_size = hidden.shape
     _check_sizes(args, layout, activation, num_tokens, hidden_size)

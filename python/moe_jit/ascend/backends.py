@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from moe_jit import jit
+from moe_jit.backends import kind_of, require_auto
 from moe_jit.checks import reject
 
 OPERATORS = (
@@ -35,11 +36,13 @@ def load(operator: str, kind: str) -> Callable[..., Any]:
 
 
 def function_for(operator: str, device: torch.device, argument: str) -> Callable[..., Any]:
-    """The function that runs ``operator`` on ``device``, which is that of ``argument``.
+    """The function that runs ``operator`` on ``device`` (that of ``argument``), or on the chosen backend.
 
-    Raises ValueError where no module supports the device; nothing falls back to another one.
+    Raises ValueError where no module supports it; nothing falls back to another one.
     """
-    if operator not in _MODULES.get(device.type, {}):
+    kind = kind_of(device, argument)
+    if operator not in _MODULES.get(kind, {}):
+        require_auto(f"npu_{operator}")
         kinds = " or ".join(sorted(kind for kind, modules in _MODULES.items() if operator in modules))
         reject(argument, f"on a device that npu_{operator} supports ({kinds})", device)
-    return load(operator, device.type)
+    return load(operator, kind)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from moe_jit.backends import chosen
+
 from . import backends, matmul_rules
 from .matmul_arguments import GroupType, Request, request
 from .matmul_rules import Parameters
@@ -154,6 +156,7 @@ def _signature(x: Any, weight: Any, given: dict[str, Any]) -> Hashable:
     """All metadata that checks depend on. Raises AttributeError or TypeError for what is not a valid call."""
     scalars = tuple(given[name] for name in _SCALARS)
     return (
+        chosen(),
         _described(x),
         _described(weight),
         *[None if given[name] is None else _described(given[name]) for name in _LISTS],
