@@ -1,0 +1,2 @@
+// All instructions.
+#pragma once
