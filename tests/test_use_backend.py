@@ -18,29 +18,29 @@ EMULATOR = "ascend-emulator"
 @pytest.fixture(autouse=True)
 def unchanged():
     yield
-    assert backends.chosen() == "auto"
+    assert backends.chosen() == backends.Choice()
 
 
 def test_context_manager_nests_and_restores() -> None:
     with use_backend(EMULATOR):
-        assert backends.chosen() == EMULATOR
+        assert backends.chosen().name == EMULATOR
         with use_backend("auto"):
-            assert backends.chosen() == "auto"
+            assert backends.chosen().name == "auto"
         with pytest.raises(RuntimeError, match="inside"), use_backend("auto"):
             raise RuntimeError("inside")
-        assert backends.chosen() == EMULATOR
+        assert backends.chosen().name == EMULATOR
 
 
 def test_setting_applies_at_once() -> None:
     use_backend(EMULATOR)
-    assert backends.chosen() == EMULATOR
+    assert backends.chosen().name == EMULATOR
     use_backend("auto")
 
 
 def test_other_threads_keep_theirs() -> None:
     seen = []
     with use_backend(EMULATOR):
-        thread = threading.Thread(target=lambda: seen.append(backends.chosen()))
+        thread = threading.Thread(target=lambda: seen.append(backends.chosen().name))
         thread.start()
         thread.join()
     assert seen == ["auto"]
@@ -50,6 +50,14 @@ def test_other_threads_keep_theirs() -> None:
 def test_unknown_names_raise(name: object) -> None:
     with pytest.raises(ValueError, match="name must be 'auto' or 'ascend-emulator', got"):
         use_backend(name)  # type: ignore[arg-type]
+
+
+def test_the_emulated_chip_can_be_chosen() -> None:
+    with use_backend(EMULATOR, cores=20, seed=3):
+        assert backends.chosen() == (EMULATOR, 20, 3)
+    for wrong, error in ((0, ValueError), (65, ValueError), ("24", TypeError)):
+        with pytest.raises(error, match="cores must be"):
+            use_backend(EMULATOR, cores=wrong)  # type: ignore[arg-type]
 
 
 def test_operators_without_a_kernel_raise() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from . import jit
-from .checks import reject
+from .checks import integer, reject
 from .jit.target import SUPPORTED_GPUS, target_of_capability
 from .plan import Tactic, plan
 from .problem import Device, MoEProblem
@@ -21,7 +21,18 @@ CPU_MODULE = jit.ModuleSpec("fp8_moe_cpu", (jit.Unit("cpu/fp8_moe.cpp"),), "cpu"
 
 AUTO = "auto"
 EMULATOR = "ascend-emulator"
-_chosen: ContextVar[str] = ContextVar("moe_jit_backend", default=AUTO)
+_MAX_CORES = 64
+
+
+class Choice(NamedTuple):
+    """A backend, and the chip that the emulator stands for."""
+
+    name: str = AUTO
+    cores: int = 24
+    seed: int = 0
+
+
+_chosen: ContextVar[Choice] = ContextVar("moe_jit_backend", default=Choice())  # noqa: B039
 
 
 class use_backend:
@@ -30,16 +41,19 @@ class use_backend:
     Args:
         name: ``"auto"``: the device of the tensors decides. ``"ascend-emulator"``: CPU tensors go through the
             Ascend C kernels, which a host program executes and checks; an operator without one raises.
+        cores: cube cores of the emulated chip, each with two vector cores; Atlas A2 and A3 have 20 or 24.
+        seed: of the order in which the emulator lets its cores run.
 
     Raises:
-        ValueError: for another name.
+        TypeError, ValueError: naming the argument.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, cores: int = 24, seed: int = 0) -> None:
         if name not in (AUTO, EMULATOR):
             reject("name", f"{AUTO!r} or {EMULATOR!r}", repr(name))
+        choice = Choice(name, integer("cores", cores, 1, _MAX_CORES), integer("seed", seed, 0))
         self._before = _chosen.get()
-        _chosen.set(name)
+        _chosen.set(choice)
 
     def __enter__(self) -> use_backend:
         return self
@@ -48,14 +62,14 @@ class use_backend:
         _chosen.set(self._before)
 
 
-def chosen() -> str:
-    """What ``use_backend`` was called with; ``"auto"`` without a call."""
+def chosen() -> Choice:
+    """What ``use_backend`` was called with; its defaults without a call."""
     return _chosen.get()
 
 
 def kind_of(device: torch.device, argument: str) -> str:
     """What runs a call whose ``argument`` is on ``device``: the device's type, or the chosen backend."""
-    if _chosen.get() == AUTO:
+    if _chosen.get().name == AUTO:
         return device.type
     if device.type != "cpu":
         reject(argument, f"on the CPU with the backend {EMULATOR!r}", device)
@@ -64,8 +78,8 @@ def kind_of(device: torch.device, argument: str) -> str:
 
 def require_auto(operator: str) -> None:
     """For an operator that no chosen backend runs."""
-    if _chosen.get() != AUTO:
-        raise ValueError(f"use_backend: {_chosen.get()!r} does not run {operator}; choose {AUTO!r} for it")
+    if (name := _chosen.get().name) != AUTO:
+        raise ValueError(f"use_backend: {name!r} does not run {operator}; choose {AUTO!r} for it")
 
 
 @cache
