@@ -68,6 +68,9 @@ inline void join_pipes(Core& core) {
 inline void pipe_barrier(Pipe pipe, Site site) {
     const Synchronisation call(std::string("PipeBarrier<PIPE_") + name_of(pipe) + ">", site);
     call.require(pipe != Pipe::S, "not available for the scalar pipe");
+    for (int i = 0; i < kPipes; ++i) {
+        if (pipe == Pipe::ALL || pipe == static_cast<Pipe>(i)) ++call.on().registers.barriers[i];
+    }
     if (pipe == Pipe::ALL) return join_pipes(call.on());
     call.require_pipe(pipe);
     PipeState& state = call.on().pipe(pipe);
