@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from support.ascend import DEVICES, Inputs, check_quantised
+from support.ascend import Inputs, check_quantised, devices
 from support.calls import poisoned_allocations
 
 import moe_jit
@@ -15,7 +15,7 @@ from moe_jit.reference import ascend as reference
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=devices("dequant_swiglu_quant", "dynamic_quant"))
 def inputs(request) -> Inputs:
     return Inputs(request.param)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from moe_jit import jit
-from moe_jit.backends import kind_of, require_auto
+from moe_jit.backends import describe, kind_of, require_auto
 from moe_jit.checks import reject
 
 OPERATORS = (
@@ -23,26 +23,41 @@ OPERATORS = (
     "grouped_matmul_finalize_routing",
 )
 
-_MODULES = {
-    "cpu": {name: jit.ModuleSpec(f"{name}_cpu", (jit.Unit(f"cpu/{name}.cpp"),), "cpu") for name in OPERATORS},
+# Translation units under csrc/cuda, for the operators that have kernels.
+_CUDA_UNITS = {
+    "dequant_swiglu_quant": ("dequant_swiglu_quant.cpp", "dequant_swiglu_quant.cu"),
+    "dynamic_quant": ("dynamic_quant.cpp", "dynamic_quant.cu"),
 }
 
 
+def module_spec(operator: str, target: str) -> jit.ModuleSpec | None:
+    """The module of ``operator`` for "cpu" or a CUDA target; None where there is none."""
+    if target == "cpu":
+        return jit.ModuleSpec(f"{operator}_cpu", (jit.Unit(f"cpu/{operator}.cpp"),), target)
+    if operator not in _CUDA_UNITS:
+        return None
+    units = tuple(jit.Unit(f"cuda/{source}") for source in _CUDA_UNITS[operator])
+    return jit.ModuleSpec(f"{operator}_{target.replace('_', '')}", units, target)
+
+
 @cache
-def load(operator: str, kind: str) -> Callable[..., Any]:
-    """Compile or load the module of ``operator`` for a device kind and return its function."""
-    function: Callable[..., Any] = jit.load(_MODULES[kind][operator])[operator]
+def _compiled(operator: str, device: torch.device, argument: str) -> Callable[..., Any]:
+    """The function of the operator's module for a CPU or GPU."""
+    kinds = ("cpu", "cuda") if operator in _CUDA_UNITS else ("cpu",)
+    if device.type not in kinds:
+        reject(argument, f"on a device that npu_{operator} supports ({' or '.join(kinds)})", device)
+    spec = module_spec(operator, describe(device, argument).target or "cpu")
+    assert spec is not None
+    function: Callable[..., Any] = jit.load(spec)[operator]
     return function
 
 
 def function_for(operator: str, device: torch.device, argument: str) -> Callable[..., Any]:
     """The function that runs ``operator`` on ``device`` (that of ``argument``), or on the chosen backend.
 
-    Raises ValueError where no module supports it; nothing falls back to another one.
+    Compiles or loads its module. Raises ValueError where nothing supports it; nothing falls back to another
+    one.
     """
-    kind = kind_of(device, argument)
-    if operator not in _MODULES.get(kind, {}):
+    if kind_of(device, argument) != device.type:
         require_auto(f"npu_{operator}")
-        kinds = " or ".join(sorted(kind for kind, modules in _MODULES.items() if operator in modules))
-        reject(argument, f"on a device that npu_{operator} supports ({kinds})", device)
-    return load(operator, kind)
+    return _compiled(operator, device, argument)
