@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+KIND = "npu"
+_BLOCKED_FORMAT = 29  # FRACTAL_NZ
 _FEWEST_CORES = 20  # of the smallest Atlas A2; a chip with more runs such a launch too
 
 
@@ -25,6 +27,11 @@ def _torch_npu() -> Any:
 def current_stream() -> int:
     """The address of the current stream's handle."""
     return int(_torch_npu().npu.current_stream().npu_stream)
+
+
+def is_blocked(tensor: torch.Tensor) -> bool:
+    """Whether the memory of a tensor of plain shape is in the NPU's blocked format."""
+    return bool(_torch_npu().get_npu_format(tensor) == _BLOCKED_FORMAT)
 
 
 @cache

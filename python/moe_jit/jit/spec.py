@@ -62,6 +62,13 @@ class ModuleSpec:
             raise ValueError(f"units: given {len(self.units)}, expected one for {NPU}")
 
 
+def foreign_folders(target: str) -> tuple[str, ...]:
+    """Folders of include/moe_jit that no code for ``target`` includes, directly or not."""
+    others = {CPU: ("ascend", "ascend_emulator", "cuda"), EMULATOR: ("cpu", "cuda")}
+    others[NPU] = (*others[EMULATOR], "ascend_emulator")
+    return others.get(target, ("ascend", "ascend_emulator", "cpu"))
+
+
 @dataclass(frozen=True)
 class SourceTree:
     """A directory that holds ``include/`` and ``csrc/``."""
@@ -77,20 +84,29 @@ class SourceTree:
         return self.root / "csrc"
 
     @cached_property
-    def headers_digest(self) -> str:
-        """Digest of names and contents of every header; computed once per instance."""
-        digest = hashlib.sha256()
+    def _headers(self) -> dict[str, bytes]:
+        """Digests of all headers by name; computed once per instance."""
+        headers = {}
         for directory in (self.include, self.csrc):
             for path in sorted(directory.rglob("*")):
                 if path.suffix in _HEADER_SUFFIXES:
-                    digest.update(f"{path.relative_to(self.root)}\0".encode())
-                    digest.update(hashlib.sha256(path.read_bytes()).digest())
+                    name = path.relative_to(self.root).as_posix()
+                    headers[name] = hashlib.sha256(path.read_bytes()).digest()
+        return headers
+
+    def headers_digest(self, target: str) -> str:
+        """Digest of names and contents of every header that code for ``target`` may include."""
+        foreign = tuple(f"include/moe_jit/{folder}/" for folder in foreign_folders(target))
+        digest = hashlib.sha256()
+        for name, content in self._headers.items():
+            if not name.startswith(foreign):
+                digest.update(f"{name}\0".encode() + content)
         return digest.hexdigest()
 
-    def unit_digest(self, unit: Unit) -> str:
+    def unit_digest(self, unit: Unit, target: str) -> str:
         """Digest of the text of ``unit``'s source and of every header that it could include."""
         sources = b"".join((self.csrc / name).read_bytes() for name in unit.files)
-        return hashlib.sha256(self.headers_digest.encode() + sources).hexdigest()
+        return hashlib.sha256(self.headers_digest(target).encode() + sources).hexdigest()
 
 
 @cache
