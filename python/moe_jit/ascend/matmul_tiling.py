@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from .tiling import CHIP, GroupListTiling, Plan, Struct, round_up
+from .kernel_structs import CHIP, GroupListTiling, Plan, Struct, round_up
 
 STAGES = 4
 _FRACTAL = 16
@@ -174,10 +174,7 @@ def _matmul_tiling(
     k: int,
     n: int,
     weight_layout: int = WeightLayout.ROWS,
-    num_groups: int = 0,
-    group_list_type: int = 0,
-    num_experts: int = 1,
-    only_group: int = -1,
+    groups: GroupListTiling | None = None,
     zero_tail: bool = True,
     act_type: int = 0,
     segments: int = 1,
@@ -190,8 +187,9 @@ def _matmul_tiling(
 ) -> tuple[MatmulTiling, int]:
     """The tiling, and the bytes of workspace that its kernel takes."""
     pieces = 2 if has_bias else 3
+    groups = groups or GroupListTiling()
     operands = _operands(entry, pieces)
-    chosen = tile or choose_tile(entry, rows, k, n, num_groups, cores, expected_rows, pieces)
+    chosen = tile or choose_tile(entry, rows, k, n, groups.num_groups, cores, expected_rows, pieces)
     if operands.bits == 4:
         segment = k // segments
         l0_k = min(chosen.l0_k, round_up(segment, operands.square))
@@ -214,7 +212,7 @@ def _matmul_tiling(
         scale_is_bf16=int(scale_is_bf16),
         bias_is_bf16=int(bias_is_bf16),
         pieces=operands.pieces,
-        groups=GroupListTiling(num_groups, group_list_type, num_experts, only_group),
+        groups=groups,
     )
     return tiling, _workspace(tiling, operands, cores)
 
@@ -241,13 +239,16 @@ def plan_grouped_matmul(entry_suffix: str, *, cores: int = CHIP.cube_cores, **si
     return Plan(f"grouped_matmul_{entry_suffix}", tiling.pack(), cores, workspace)
 
 
+_SHARED_FORMATS = {"f32": 0, "f16": 1, "bf16": 2}
+
+
 def plan_finalize_routing(
     entry_suffix: str,
     *,
     output_rows: int,
     shared_rows: int = 0,
     shared_offset: int = 0,
-    shared_format: int = 0,
+    shared_format: str = "f32",
     shared_weight: float = 1.0,
     row_index_is_int64: bool = True,
     cores: int = CHIP.cube_cores,
@@ -260,7 +261,7 @@ def plan_finalize_routing(
         output_rows=output_rows,
         shared_rows=shared_rows,
         shared_offset=shared_offset,
-        shared_format=shared_format,
+        shared_format=_SHARED_FORMATS[shared_format],
         shared_weight=float(shared_weight),
         row_index_is_int64=int(row_index_is_int64),
         combine_columns=min(round_up(matmul.n, 8), 4096),
