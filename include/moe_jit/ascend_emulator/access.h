@@ -117,7 +117,7 @@ inline void Instruction::check_run(const GlobalView& view, GlobalAllocation& all
     if (reads || access.atomic) {
         const uint64_t undefined = allocation.defined.first_undefined(begin, end);
         if (undefined != end) {
-            raise(format("reads undefined memory: byte %llu of '%s' was never written",
+            raise(format("reads undefined memory: nothing has written byte %llu of '%s' yet",
                          static_cast<unsigned long long>(undefined), allocation.name.c_str()),
                   name(view));
         }

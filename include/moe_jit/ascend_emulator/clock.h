@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "moe_jit/ascend_emulator/error.h"
 #include "moe_jit/ascend_emulator/types.h"
 
 namespace moe_jit::emulator {
@@ -45,6 +46,7 @@ class Clock {
 struct Token {
     Clock clock;
     double cycle = 0;
+    Site site;  // of the call that set it
 };
 
 }  // namespace moe_jit::emulator

@@ -37,6 +37,7 @@ struct Buffer {
     State state = State::Free;
     bool live = false;
     uint32_t tensors = 0;
+    Site site{};         // of the last AllocTensor
     int32_t event = -1;  // id of the event that the next user of a queue's buffer waits for
 };
 
@@ -105,10 +106,10 @@ class Core {
     }
 
     // All that has finished once the instructions given to `which` so far have.
-    Token token(Pipe which) {
+    Token token(Pipe which, Site site) {
         catch_up_with_scalar(which);
         PipeState& state = pipe(which);
-        Token token{state.known, std::max(state.ready, pipe(Pipe::S).ready)};
+        Token token{state.known, std::max(state.ready, pipe(Pipe::S).ready), site};
         token.clock[slot_of(id, which)] = state.issued;
         return token;
     }
@@ -147,6 +148,7 @@ class Core {
     Registers registers;
     Statistics statistics;
     AscendC::TPipe* tpipe = nullptr;
+    Site left_at;             // where what `left_behind` names came from
     std::string left_behind;  // a problem found where nothing can be raised, in ~TPipe
 };
 

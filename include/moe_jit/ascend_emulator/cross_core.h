@@ -92,7 +92,7 @@ inline void cross_core_set(int mode, Pipe pipe, int id, Site site) {
                  std::string("not available for PIPE_") + name_of(pipe));
     call.require_pipe(pipe);
     Core& self = call.on();
-    self.sets[mode][id].push_back({self.token(pipe), self.id, pipe});
+    self.sets[mode][id].push_back({self.token(pipe, site), self.id, pipe});
     call.require(static_cast<int>(self.sets[mode][id].size()) <= kCrossCoreLimit,
                  "counter overflow: " + self.name() + " has set flag " + std::to_string(id) + " " +
                      std::to_string(kCrossCoreLimit + 1) + " times ahead of the other cores");
@@ -135,9 +135,9 @@ inline void sync_all(bool vectors_only, Site site) {
                  "SyncAll<false> in a kernel without cube cores hangs");
     call.require(!vectors_only || self.kind == CoreKind::Vector,
                  "called by a cube core: only vector cores arrive");
-    join_pipes(self);
+    join_pipes(self, site);
     AllCores& barrier = machine.barriers[vectors_only];
-    const Token token = self.token(Pipe::S);
+    const Token token = self.token(Pipe::S, site);
     if (barrier.arrived++ == 0) {
         barrier.token = token;
     } else {

@@ -42,7 +42,7 @@ inline void set_event(AscendC::HardEvent event, int id, Site site) {
     check_event(call, event, id);
     std::optional<Token>& flag = call.on().event(source_of(event), destination_of(event), id);
     call.require(!flag, "set twice without a WaitFlag in between");
-    flag = call.on().token(source_of(event));
+    flag = call.on().token(source_of(event), site);
 }
 
 inline void wait_event(AscendC::HardEvent event, int id, Site site) {
@@ -55,10 +55,10 @@ inline void wait_event(AscendC::HardEvent event, int id, Site site) {
 }
 
 // All pipes have finished what they were given before any goes on.
-inline void join_pipes(Core& core) {
-    Token all = core.token(Pipe::S);
+inline void join_pipes(Core& core, Site site) {
+    Token all = core.token(Pipe::S, site);
     for (int pipe = 0; pipe < kPipes; ++pipe) {
-        const Token one = core.token(static_cast<Pipe>(pipe));
+        const Token one = core.token(static_cast<Pipe>(pipe), site);
         all.clock.join(one.clock);
         all.cycle = std::max(all.cycle, one.cycle);
     }
@@ -71,7 +71,7 @@ inline void pipe_barrier(Pipe pipe, Site site) {
     for (int i = 0; i < kPipes; ++i) {
         if (pipe == Pipe::ALL || pipe == static_cast<Pipe>(i)) ++call.on().registers.barriers[i];
     }
-    if (pipe == Pipe::ALL) return join_pipes(call.on());
+    if (pipe == Pipe::ALL) return join_pipes(call.on(), site);
     call.require_pipe(pipe);
     PipeState& state = call.on().pipe(pipe);
     state.known[slot_of(call.on().id, pipe)] = state.issued;

@@ -51,6 +51,12 @@ class Instruction {
             raise(format(text, arguments...), {});
     }
 
+    // Within a repeat a source and the destination are the same blocks or share none, and no later repeat
+    // reads what an earlier one wrote; `accumulates`: but for a destination of repeat stride 0 that is this
+    // source.
+    void overlap(const LocalView& destination, Repeats to, const LocalView& source, Repeats from,
+                 bool accumulates = false) const;
+
     // The scalar cache writes bytes back, of which those of the mask `dirty` become defined.
     void clean(const GlobalView& view, uint64_t bytes, uint64_t dirty);
 
@@ -128,3 +134,4 @@ class Instruction {
 }  // namespace moe_jit::emulator
 
 #include "moe_jit/ascend_emulator/access.h"
+#include "moe_jit/ascend_emulator/overlap.h"

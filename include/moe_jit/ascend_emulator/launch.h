@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 
+#include "moe_jit/ascend_emulator/end_of_kernel.h"
 #include "moe_jit/ascend_emulator/identity.h"
 #include "moe_jit/ascend_emulator/report.h"
 
@@ -15,6 +16,9 @@ class Launch {
   public:
     explicit Launch(Options options = {}) : options_(std::move(options)) {}
     Launch(const Launch&) = delete;
+    ~Launch() {
+        for (Reserved& memory : reserved_) munmap(memory.data, memory.bytes);
+    }
 
     // Global memory that the kernel may touch, in bytes. Inputs are read only; the contents of outputs and of
     // workspaces are overwritten by a pattern before the kernel runs and are undefined until it writes them.
@@ -34,7 +38,7 @@ class Launch {
         void* data =
             mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (data == MAP_FAILED) throw std::bad_alloc();
-        reserved_.push_back({data, bytes, [](void* at, uint64_t size) { munmap(at, size); }});
+        reserved_.push_back({data, bytes});
         return static_cast<uint8_t*>(data);
     }
 
@@ -44,14 +48,20 @@ class Launch {
         const KernelType type = type_of(kernel);
         if (blocks < 1) throw EmulatorError({}, "host", "launch", "blocks: given " + std::to_string(blocks));
         Machine machine(options_, type, blocks);
-        machine.global = &global_;
-        if (!options_.count_only) poison();
+        GlobalMemory global;
+        for (const Registration& it : registered_) {
+            global.add(it.data, it.bytes, it.name, it.usage, !options_.count_only);
+            const bool undefined = it.usage == Usage::Output || it.usage == Usage::Workspace;
+            if (undefined && !options_.count_only)
+                std::memset(it.data, 0xff, it.bytes);  // NaN in every format
+        }
+        machine.global = &global;
         std::vector<Scheduler::Task> tasks;
         for (auto& core : machine.cores) {
             Core* self = core.get();
             tasks.push_back({[self, &kernel] {
                                  kernel();
-                                 check_end_of_core(*self);
+                                 EndOfKernel(*self).check_core();
                              },
                              [self] { current_core = self; }, [self] { return self->name(); }});
         }
@@ -59,26 +69,25 @@ class Launch {
             ~Leave() { current_core = nullptr; }
         } leave;
         machine.scheduler.run(std::move(tasks), options_.seed, options_.wait_limit_s);
-        for (auto& core : machine.cores) check_flags(*core);
+        for (auto& core : machine.cores) EndOfKernel(*core).check_flags();
         return Report(machine);
     }
 
   private:
+    struct Registration {
+        void* data;
+        uint64_t bytes;
+        std::string name;
+        Usage usage;
+    };
+
     struct Reserved {
         void* data;
         uint64_t bytes;
-        void (*release)(void*, uint64_t);
     };
 
     void add(const void* data, uint64_t bytes, const std::string& name, Usage usage) {
-        global_.add(const_cast<void*>(data), bytes, name, usage, !options_.count_only);
-    }
-
-    void poison() {
-        for (auto& allocation : global_.allocations()) {
-            if (allocation->usage != Usage::Output && allocation->usage != Usage::Workspace) continue;
-            std::memset(allocation->base, 0xff, allocation->size);  // NaN in every float format
-        }
+        registered_.push_back({const_cast<void*>(data), bytes, name, usage});
     }
 
     static KernelType type_of(const std::function<void()>& kernel) {
@@ -91,55 +100,8 @@ class Launch {
         throw EmulatorError({}, "host", "launch", "the kernel does not begin with KERNEL_TASK_TYPE_DEFAULT");
     }
 
-    static void check_end_of_core(Core& core) {
-        const auto fail = [&](const std::string& problem) {
-            throw EmulatorError({}, core.name(), "end of the kernel", problem);
-        };
-        if (!core.left_behind.empty()) fail(core.left_behind);
-        for (int source = 0; source < kPipes; ++source) {
-            for (int destination = 0; destination < kPipes; ++destination) {
-                for (int id = 0; id < kEventIds; ++id) {
-                    if (!core.events[source][destination][id]) continue;
-                    fail(std::string("event ") + name_of(static_cast<Pipe>(source)) + "_" +
-                         name_of(static_cast<Pipe>(destination)) + " " + std::to_string(id) + " is left set");
-                }
-            }
-        }
-        for (size_t block = 0; block < std::size(core.unit_flags); ++block) {
-            if (core.unit_flags[block])
-                fail("unit flag of L0C block " + std::to_string(block) + " is left set");
-        }
-        for (auto& [address, line] : core.cache.lines()) {
-            if (!line.dirty) continue;
-            const GlobalAllocation* allocation =
-                core.machine.global->find(reinterpret_cast<const uint8_t*>(address));
-            fail("scalar writes were never cleaned from the data cache: DataCacheCleanAndInvalid is missing" +
-                 (allocation ? " [GM tensor '" + allocation->name + "']" : std::string()));
-        }
-    }
-
-    static void check_flags(const Core& core) {
-        for (int id = 0; id < kCrossCoreIds; ++id) {
-            const size_t waiting =
-                core.sets[0][id].size() + core.sets[1][id].size() + core.sets[2][id].size();
-            if (core.flags[id].empty() && !waiting) continue;
-            throw EmulatorError(
-                {}, core.name(), "end of the kernel",
-                core.flags[id].empty()
-                    ? "cross-core flag " + std::to_string(id) + " was set, but not by the other cores"
-                    : "cross-core flag " + std::to_string(id) + " is left at " +
-                          std::to_string(core.flags[id].size()));
-        }
-    }
-
-  public:
-    ~Launch() {
-        for (Reserved& memory : reserved_) memory.release(memory.data, memory.bytes);
-    }
-
-  private:
     Options options_;
-    GlobalMemory global_;
+    std::vector<Registration> registered_;
     std::vector<Reserved> reserved_;
 };
 

@@ -39,6 +39,7 @@ class TPipe {
         }
         for (const Buffer& buffer : core->buffers) {
             if (buffer.state == Buffer::State::Free || !core->left_behind.empty()) continue;
+            core->left_at = buffer.site;
             core->left_behind = "queue protocol: " + buffer.name +
                                 (buffer.state == Buffer::State::Queued ? " was enqueued and never dequeued"
                                                                        : " was never freed");

@@ -63,6 +63,7 @@ class TQueBind : public TBufferOwner {
         if (buffer.event >= 0) Wait(buffer, EventOf(kPipes.consumer, kPipes.producer), site);
         buffer.state = State::Allocated;
         ++buffer.tensors;
+        buffer.site = site;
         buffer.live = true;
         if (!core.machine.options.count_only)
             core.memory(buffer.memory).defined().clear(buffer.begin, buffer.end);

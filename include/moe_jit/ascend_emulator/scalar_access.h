@@ -64,6 +64,7 @@ inline void scalar_store(const GlobalView& view, uint64_t offset, const void* va
         const uint64_t at = reinterpret_cast<uintptr_t>(target + i) % kCacheLine;
         line.bytes[at] = static_cast<const uint8_t*>(value)[i];
         line.dirty |= uint64_t{1} << at;
+        line.site = site;
     }
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "moe_jit/ascend_emulator/chip.h"
+#include "moe_jit/ascend_emulator/error.h"
 
 namespace moe_jit::emulator {
 
@@ -15,6 +16,7 @@ struct CacheLine {
     uint8_t bytes[kCacheLine];
     uint64_t valid = 0;  // a bit for each byte
     uint64_t dirty = 0;
+    Site site;  // of the last store
 };
 
 class ScalarCache {

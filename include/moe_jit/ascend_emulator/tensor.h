@@ -119,4 +119,14 @@ class GlobalTensor : public moe_jit::emulator::GlobalView {
     }
 };
 
+// A single line: from the tensor's first byte to the end of its line.
+template <typename T, CacheLine line>
+void DataCacheCleanAndInvalid(const GlobalTensor<T>& tensor, Site site = Site::here()) {
+    moe_jit::emulator::clean_cache(tensor, line == CacheLine::ENTIRE_DATA_CACHE, site);
+}
+template <typename T, CacheLine line, DcciDst>
+void DataCacheCleanAndInvalid(const GlobalTensor<T>& tensor, Site site = Site::here()) {
+    moe_jit::emulator::clean_cache(tensor, line == CacheLine::ENTIRE_DATA_CACHE, site);
+}
+
 }  // namespace AscendC

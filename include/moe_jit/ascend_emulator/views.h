@@ -34,6 +34,22 @@ struct Runs {
     uint64_t end() const { return count && bytes ? offset + (count - 1) * stride + bytes : offset; }
 };
 
+// Operand of a vector instruction: `repeats` times `blocks` blocks of 32 bytes; strides in blocks, start to
+// start.
+struct Repeats {
+    uint32_t blocks = 8;
+    uint32_t block_stride = 1;
+    uint32_t repeat_stride = 8;
+    uint32_t repeats = 1;
+
+    uint32_t block(uint32_t repeat, uint32_t i) const { return repeat * repeat_stride + i * block_stride; }
+    uint32_t end() const { return blocks && repeats ? block(repeats - 1, blocks - 1) + 1 : 0; }
+    bool operator==(const Repeats& other) const {
+        return blocks == other.blocks && block_stride == other.block_stride &&
+               repeat_stride == other.repeat_stride && repeats == other.repeats;
+    }
+};
+
 struct Access {
     uint32_t alignment = 0;  // of the starts of all runs, in bytes; 0: the memory's own rule
     uint8_t unit_flag = 0;   // of Mmad and Fixpipe on L0C
