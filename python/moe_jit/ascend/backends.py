@@ -7,7 +7,7 @@ Every module of an operator exports one function with the operator's name; its a
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ import torch
 from moe_jit import jit
 from moe_jit.backends import describe, kind_of, require_auto
 from moe_jit.checks import reject
+
+from . import kernel_calls
 
 OPERATORS = (
     "dequant_swiglu_quant",
@@ -58,6 +60,9 @@ def function_for(operator: str, device: torch.device, argument: str) -> Callable
     Compiles or loads its module. Raises ValueError where nothing supports it; nothing falls back to another
     one.
     """
-    if kind_of(device, argument) != device.type:
+    kind = kind_of(device, argument)
+    if kind in kernel_calls.KINDS:
+        if operator in kernel_calls.FUNCTIONS:
+            return partial(kernel_calls.FUNCTIONS[operator], kind)
         require_auto(f"npu_{operator}")
     return _compiled(operator, device, argument)

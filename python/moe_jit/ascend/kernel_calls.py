@@ -7,49 +7,19 @@ Each function takes the kind of device and then what the CPU and GPU modules of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 
 from moe_jit import backends
 
-from . import launch, tiling
-from .launch import Argument, Kernel, Role
-from .tiling import GroupListTiling, Plan
+from . import kernel_matmul, launch, npu, tiling
+from .kernel_launch import FORMATS, inputs, run
+from .kernel_structs import GroupListTiling
+from .launch import Argument, Role
 
-KINDS = (backends.EMULATOR, "npu")
-_ALIGNMENT = 512
-_FORMATS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.int32: "i32"}
-_BIAS_FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int32: 3}
-
-
-@cache
-def _on_device(data: bytes, device: torch.device) -> torch.Tensor:
-    """Kept, so that a repeated call copies nothing to the device."""
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
-
-
-def _workspace(size: int, device: torch.device) -> torch.Tensor | None:
-    """Scratch memory of the current stream, aligned."""
-    if not size:
-        return None
-    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=device)
-    skipped = -memory.data_ptr() % _ALIGNMENT
-    return memory[skipped : skipped + size]
-
-
-def _launch(kind: str, plan: Plan, device: torch.device, arguments: list[Argument]) -> None:
-    common = [
-        Argument("workspace", _workspace(plan.workspace, device), Role.WORKSPACE),
-        Argument("tiling", _on_device(plan.tiling, device)),
-    ]
-    kernel = Kernel(f"ascend/{plan.entry}.cpp", plan.entry, len(arguments) + len(common))
-    launch.launch(kind, kernel, plan.blocks, [*arguments, *common])
-
-
-def _inputs(**tensors: torch.Tensor | None) -> list[Argument]:
-    return [Argument(name, tensor) for name, tensor in tensors.items()]
+KINDS = (backends.EMULATOR, npu.KIND)
+_BIAS_NUMBERS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int32: 3}
 
 
 def _dequant_swiglu_quant(
@@ -75,12 +45,12 @@ def _dequant_swiglu_quant(
         count = group_index.shape[0]
         groups = GroupListTiling(count, type=group_index.dim(), num_experts=count)
     plan = tiling.plan_dequant_swiglu_quant(
+        x_format=FORMATS[x.dtype],
+        groups=groups,
         rows=x.shape[0],
         half=x.shape[1] // 2,
-        x_format=_FORMATS[x.dtype],
-        groups=groups,
         is_grouped=group_index is not None,
-        bias_format=0 if bias is None else _BIAS_FORMATS[bias.dtype],
+        bias_format=0 if bias is None else _BIAS_NUMBERS[bias.dtype],
         bias_rows=1 if bias is None else bias.shape[0],
         quant_is_scalar=quant_scale is not None and quant_scale.shape[1] == 1,
         activate_left=activate_left,
@@ -92,7 +62,7 @@ def _dequant_swiglu_quant(
         cores=2 * launch.num_cores(kind, x.device),
     )
     arguments = [
-        *_inputs(
+        *inputs(
             x=x,
             weight_scale=weight_scale,
             activation_scale=activation_scale,
@@ -104,7 +74,11 @@ def _dequant_swiglu_quant(
         Argument("y", y, Role.OUTPUT),
         Argument("scale", scale, Role.OUTPUT),
     ]
-    _launch(kind, plan, x.device, arguments)
+    run(kind, plan, x.device, arguments)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {"dequant_swiglu_quant": _dequant_swiglu_quant}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "dequant_swiglu_quant": _dequant_swiglu_quant,
+    "grouped_matmul": kernel_matmul.grouped_matmul,
+    "grouped_matmul_finalize_routing": kernel_matmul.finalize_routing,
+}
