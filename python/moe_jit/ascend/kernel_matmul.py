@@ -19,7 +19,7 @@ from .group_list import SPARSE
 from .kernel_launch import FORMATS, inputs, run
 from .launch import Argument, Role
 from .matmul_arguments import GroupType, Kind
-from .tiling import WeightLayout
+from .tiling import GroupListTiling, WeightLayout
 from .weights import BLOCK_BYTES, PACKED
 
 Tensors = list[torch.Tensor]
@@ -34,7 +34,7 @@ class _Part(NamedTuple):
     per_token_scale: torch.Tensor | None
     group_list: torch.Tensor | None
     y: torch.Tensor
-    groups: dict[str, int]  # the plan's description of the group list
+    groups: GroupListTiling
     zero_tail: bool
 
 
@@ -94,7 +94,7 @@ def _parts(
     def part(i: int, x: torch.Tensor, y: torch.Tensor, begin: int, **grouped: Any) -> _Part:
         parameters = {name: _parameter(values, i) for name, values in lists.items()}
         scales = None if per_token_scale is None else per_token_scale[begin : begin + x.shape[0]]
-        fields = {"group_list": None, "groups": {}, "zero_tail": True} | grouped
+        fields = {"group_list": None, "groups": GroupListTiling(), "zero_tail": True} | grouped
         return _Part(x, weights[i], parameters, scales, y=y, **fields)
 
     if group_type is GroupType.ROWS and len(xs) == 1 and len(ys) == 1:
@@ -103,12 +103,7 @@ def _parts(
         for i, weight in enumerate(weights):
             stacked = len(weights) == 1 and weight.dim() in (3, 5)
             experts = weight.shape[0] if stacked else len(weights)
-            groups = {
-                "num_groups": entries,
-                "group_list_type": group_list_type,
-                "num_experts": experts,
-                "only_group": -1 if stacked else i,
-            }
+            groups = GroupListTiling(entries, group_list_type, experts, -1 if stacked else i)
             yield part(i, xs[0], ys[0], 0, group_list=group_list, groups=groups, zero_tail=i == 0)
         return
     if len(ys) > 1 and group_type is GroupType.ROWS and group_list_type == SPARSE:
@@ -167,7 +162,7 @@ def _multiply(where: str, part: _Part, kind: Kind, act_type: int, transposed: bo
         k=x.shape[1] * (PACKED if kind is Kind.INT4 else 1),
         n=y.shape[1],
         weight_layout=layout,
-        **part.groups,
+        groups=part.groups,
         zero_tail=part.zero_tail,
         act_type=act_type,
         segments=_segments(parameters, part.weight),
@@ -211,9 +206,7 @@ def finalize_routing(
         k=x.shape[1],
         n=y.shape[1],
         weight_layout=layout,
-        num_groups=experts,
-        group_list_type=group_list_type,
-        num_experts=experts,
+        groups=GroupListTiling(experts, group_list_type, experts),
         segments=scale[0].shape[1] if scale[0].dim() == 3 else 1,
         scale_is_bf16=scale[0].dtype == torch.bfloat16,
         has_bias=bias is not None,
