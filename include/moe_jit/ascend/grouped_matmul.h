@@ -142,8 +142,8 @@ class DequantMatmul {
         if ASCEND_IS_AIV {
             clear_tail(pipe_, given_, tiling_, sizeof(Out));
             Address bias = tiling_.bias_is_bf16 ? given_.bias : nullptr;
-            DequantEpilogue<Out> epilogue(pipe_, tiling_,
-                                          {given_.scale, given_.per_token_scale, bias, given_.y});
+            DequantFinish<Out> finish(pipe_, tiling_, {given_.scale, given_.per_token_scale, bias}, given_.y);
+            DequantEpilogue<DequantFinish<Out>> epilogue(pipe_, tiling_, finish);
             run_epilogue(given_, tiling_, result_ring<int32_t>(given_.workspace, tiling_), epilogue);
         }
     }

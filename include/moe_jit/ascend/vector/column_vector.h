@@ -39,27 +39,42 @@ class ColumnVector {
     TBuf<TPosition::VECCALC> values_;
 };
 
-// A parameter of rows: each one as a block of eight.
+// A parameter of rows, or the product of two: each value as a block of eight.
 class RowBlocks {
   public:
     __aicore__ inline void init(TPipe& pipe, int32_t rows) {
         const int32_t padded = round_up(rows, kLanes);
-        pipe.InitBuffer(queue_, 1, padded * sizeof(float));
+        pipe.InitBuffer(queue_, 2, padded * sizeof(float));
         pipe.InitBuffer(blocks_, padded * kBlockBytes);
     }
-    __aicore__ inline void load(Address table, int64_t first, int32_t rows) {
-        LocalTensor<float> staged = queue_.AllocTensor<float>();
-        load_vector(staged, global<float>(table, first), rows);
-        queue_.EnQue(staged);
-        staged = queue_.DeQue<float>();
-        Brcb(blocks(), staged, static_cast<uint8_t>(ceil_div(rows, kLanes)), {1, kLanes});
+
+    // Either table may be null; false if both are.
+    __aicore__ inline bool load(Address first_table, Address second_table, int64_t first, int32_t rows) {
+        if (first_table == nullptr && second_table == nullptr) return false;
+        const uint8_t repeats = static_cast<uint8_t>(ceil_div(rows, kLanes));
+        LocalTensor<float> values = stage(first_table != nullptr ? first_table : second_table, first, rows);
+        if (first_table != nullptr && second_table != nullptr) {
+            LocalTensor<float> others = stage(second_table, first, rows);
+            Mul(values, values, others, repeats * kLanes);
+            vector_barrier();
+            queue_.FreeTensor(others);
+        }
+        Brcb(blocks(), values, repeats, {1, kLanes});
         vector_barrier();
-        queue_.FreeTensor(staged);
+        queue_.FreeTensor(values);
+        return true;
     }
     __aicore__ inline LocalTensor<float> blocks() { return blocks_.Get<float>(); }
 
   private:
     static constexpr int32_t kLanes = kBlockBytes / sizeof(float);
+
+    __aicore__ inline LocalTensor<float> stage(Address table, int64_t first, int32_t rows) {
+        LocalTensor<float> staged = queue_.AllocTensor<float>();
+        load_vector(staged, global<float>(table, first), rows);
+        queue_.EnQue(staged);
+        return queue_.DeQue<float>();
+    }
 
     TQue<TPosition::VECIN, 1> queue_;
     TBuf<TPosition::VECCALC> blocks_;
