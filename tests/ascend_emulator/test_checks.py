@@ -102,7 +102,7 @@ RULES = {
     "flag_between_cores": r"AIV 0: copy: race between cores: .* write by take at .* of AIC 0 \(pipe FIX\)",
     "flag_back_between_cores": "copy: race between cores: .* 'workspace'",
     "flag_between_vector_cores": "copy: reads undefined memory: nothing has written byte 256 of 'workspace'",
-    "flag_between_all_cores": r"copy: race between cores: the read .* write by copy .* of AIV 0 \(pipe MTE3\)",
+    "flag_between_all_cores": r"copy: race between cores: the read .* by copy .* of AIV 0 \(pipe MTE3\)",
     "sync_all_missing": "copy: reads undefined memory: nothing has written byte 256 of 'workspace'",
     "sync_all_cube_and_vector": "AIC 0: copy: reads undefined memory: nothing has written byte 0 of 'work",
     "race_of_writes": "race between cores: the write is not ordered after the write .* of AIV 0 .*'y'",

@@ -158,6 +158,10 @@ inline void* Instruction::touch(const GlobalView& view, Runs runs, Access access
               name(view));
     }
     if (writes && allocation->usage == Usage::Input) raise("writes to an input of the kernel", name(view));
+    if (pipe_ != Pipe::S) {
+        each_run(runs, start,
+                 [&](uint64_t begin, uint64_t end) { untouched_ += allocation->touch(begin, end); });
+    }
     if (!computes()) return pipe_ == Pipe::S ? view.address : nullptr;
     if (pipe_ != Pipe::S && !core_.cache.lines().empty()) {
         const uint8_t* dirty = core_.cache.first_dirty(view.address + runs.offset, view.address + runs.end());

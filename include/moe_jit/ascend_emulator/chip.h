@@ -36,34 +36,34 @@ inline constexpr MemoryTraits kMemoryTraits[kMemories] = {
 constexpr const MemoryTraits& traits(Memory memory) { return kMemoryTraits[static_cast<int>(memory)]; }
 constexpr const char* name_of(Memory memory) { return traits(memory).name; }
 
-inline constexpr uint32_t kBlock = 32;       // a data block; the granularity of the hazard checks
-inline constexpr uint32_t kRepeat = 256;     // bytes of one vector repeat
-inline constexpr uint32_t kFlagBlock = 512;  // of L0C: what one unit flag stands for
-inline constexpr uint32_t kCacheLine = 64;   // of the scalar unit's data cache
-inline constexpr int kEventIds = 8;          // for each pair of pipes
-inline constexpr int kReservedEventIds = 2;  // the last ones
+inline constexpr uint32_t kBlock = 32;        // a data block; the granularity of the hazard checks
+inline constexpr uint32_t kRepeat = 256;      // bytes of one vector repeat
+inline constexpr uint32_t kFlagBlock = 512;   // of L0C: what one unit flag stands for
+inline constexpr uint32_t kMemoryLine = 512;  // the largest unit of a transfer from and to GM
+inline constexpr uint32_t kCacheLine = 64;    // of the scalar unit's data cache
+inline constexpr int kEventIds = 8;           // for each pair of pipes
+inline constexpr int kReservedEventIds = 2;   // the last ones
 inline constexpr int kCrossCoreIds = 16;
 inline constexpr int kCrossCoreLimit = 15;  // of a counter
 inline constexpr int kSyncAllIds[] = {11, 12, 13, 14};
 inline constexpr int kTensorsPerPosition = 8;  // allocated at the same time
 
-// What the time estimate assumes. A die with 24 cube cores: 376 TFLOP/s in 16 bits and 1.6 TB/s of HBM (Zuo
-// et al., "Serving Large Language Models on Huawei CloudMatrix384", arXiv 2506.12708, section 3.2). A cube
-// multiplies 16 x 16 x 32 bytes in a cycle, 8192 16-bit operations, so the clock follows from the first
-// number.
+// What the time estimate assumes of a die with 24 cube cores. Clock and the rates of GM: the platform
+// description of Ascend910B2C in CANN's public run-time repository (cube_freq, l2_read_rate, l2_write_rate,
+// ub_to_l2_rate). Bandwidth of HBM: Zuo et al., "Serving Large Language Models on Huawei CloudMatrix384",
+// arXiv 2506.12708, section 3.2. L1 to L0: the architecture specification of 2201. Start-up times of
+// instructions are not published and count as nothing.
 struct Rates {
-    int cube_cores = 24;
-    double clock_hz = 376e12 / (24 * 8192.0);
-    double gm_bytes_per_second = 1.6e12;
-    double l1_to_l0a = 256;     // architecture specification of 2201
-    double l1_to_l0b = 128;     // the same
-    double l1_to_table = 64;    // to BT and FB. Not published; no kernel depends on it
+    double clock_hz = 1.8e9;
+    double hbm_bytes_per_second = 1.6e12;  // of all cores together: what no core has touched before
+    double gm_read = 110;  // of one core, from the L2 cache, which is taken to hold what was touched
+    double gm_write = 86;
+    double gm_write_from_ub = 64;
+    double l1_to_l0a = 256;
+    double l1_to_l0b = 128;
+    double l1_to_table = 64;    // to BT and FB; an assumption
     double vector_bytes = 256;  // a repeat in each cycle
     uint32_t gm_burst = 128;    // the smallest unit into which a transfer is split
-    // Fair share of the memory's bandwidth, in bytes per cycle, with all cores of this kind at work.
-    double gm_share(CoreKind kind) const {
-        return gm_bytes_per_second / clock_hz / (kind == CoreKind::Cube ? cube_cores : 2 * cube_cores);
-    }
 };
 
 }  // namespace moe_jit::emulator

@@ -26,7 +26,11 @@ struct History {
 class GlobalAllocation {
   public:
     GlobalAllocation(uint8_t* base, uint64_t size, std::string name, Usage usage, bool tracked)
-        : base(base), size(size), name(std::move(name)), usage(usage) {
+        : base(base),
+          size(size),
+          name(std::move(name)),
+          usage(usage),
+          touched_((size + kMemoryLine - 1) / kMemoryLine) {
         if (usage == Usage::Input || !tracked) return;
         defined = DefinedBytes(size);
         if (usage == Usage::InOut) defined.set(0, size);
@@ -34,6 +38,11 @@ class GlobalAllocation {
     }
 
     bool tracked() const { return !blocks_.empty(); }
+
+    // Bytes of the lines of [begin, end) that no earlier call named.
+    uint64_t touch(uint64_t begin, uint64_t end) {
+        return kMemoryLine * touched_.claim(begin / kMemoryLine, (end + kMemoryLine - 1) / kMemoryLine);
+    }
 
     // Checks the access of `own`, whose pipe knows `clock`, against earlier ones and remembers it.
     Conflict access(uint64_t begin, uint64_t end, bool writes, bool atomic, const Clock& clock, Stamp own) {
@@ -142,6 +151,7 @@ class GlobalAllocation {
         more->push_back(own);
     }
 
+    DefinedBytes touched_;  // a bit for each line
     std::vector<History> blocks_;
     std::unordered_map<uint64_t, std::vector<History>> split_;
 };

@@ -21,6 +21,12 @@ class Instruction {
         ++core_.statistics.instructions[static_cast<int>(pipe)];
     }
     Instruction(const Instruction&) = delete;
+    ~Instruction() {
+        if (!copy_) return;
+        copy_->untouched = untouched_;
+        core_.statistics.untouched += untouched_;
+        spend(transfer_cycles(rates(), *copy_, core_.machine.cores_of(core_.kind)));
+    }
 
     // False in count-only mode: operands are not to be touched.
     bool computes() const { return !core_.machine.options.count_only; }
@@ -76,7 +82,7 @@ class Instruction {
     // Cost: exactly one of these in every instruction.
     void transfer(Memory from, Memory to, uint64_t bytes, uint64_t bursts = 1) {
         core_.statistics.bytes[static_cast<int>(from)][static_cast<int>(to)] += bytes;
-        spend(transfer_cycles(rates(), core_.kind, from, to, bytes, bursts));
+        copy_ = Transfer{from, to, bytes, bursts, 0};
     }
     void vector(uint64_t repeats, uint64_t bytes = 0) {
         core_.statistics.vector_repeats += repeats;
@@ -129,6 +135,8 @@ class Instruction {
     const char* const call_;
     const Site site_;
     Stamp own_;
+    uint64_t untouched_ = 0;
+    std::optional<Transfer> copy_;
 };
 
 }  // namespace moe_jit::emulator

@@ -44,6 +44,10 @@ struct Machine {
     Core& cube(int block) { return *cores[static_cast<size_t>(block)]; }
     Core& vector(int index) { return *cores[static_cast<size_t>(blocks * traits(type).cubes + index)]; }
 
+    int cores_of(CoreKind kind) const {
+        return blocks * (kind == CoreKind::Cube ? traits(type).cubes : traits(type).vectors);
+    }
+
     Options options;
     KernelType type;
     int blocks;

@@ -50,6 +50,16 @@ class DefinedBytes {
             return true;
         });
     }
+    // Sets a range and returns how many bytes of it were not set.
+    uint64_t claim(uint64_t begin, uint64_t end) {
+        uint64_t claimed = 0;
+        each_word(begin, end, [&claimed](uint64_t& word, uint64_t mask) {
+            claimed += static_cast<uint64_t>(__builtin_popcountll(mask & ~word));
+            word |= mask;
+            return true;
+        });
+        return claimed;
+    }
     // The first undefined byte of [begin, end), or `end`.
     uint64_t first_undefined(uint64_t begin, uint64_t end) {
         uint64_t found = end;

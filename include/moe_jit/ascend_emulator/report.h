@@ -16,88 +16,117 @@ struct CoreReport {
 class Report {
   public:
     Report() = default;
-    explicit Report(const Machine& machine) : rates(machine.options.rates) {
+    explicit Report(const Machine& machine)
+        : rates(machine.options.rates), chip_cores(machine.options.cores) {
         for (const auto& core : machine.cores) {
             cores.push_back({core->name(), core->statistics});
             total.add(core->statistics);
         }
     }
 
-    // Longest chain of instructions and waits over all cores, not less than the memory needs for all bytes.
+    // Longest chain of instructions and waits over all cores, not less than the memory needs.
     double seconds() const { return std::max(total.finish / rates.clock_hz, memory_seconds()); }
-    // What the bytes moved to and from GM take at the memory's bandwidth.
+    // What the lines of GM that were touched take at the memory's bandwidth, each once.
     double memory_seconds() const {
-        return static_cast<double>(total.gm_bytes()) / rates.gm_bytes_per_second;
+        return static_cast<double>(total.untouched) / rates.hbm_bytes_per_second;
     }
-    // What the busiest core's cube, or its vector unit, takes.
-    double cube_seconds() const { return busiest(Pipe::M); }
-    double vector_seconds() const { return busiest(Pipe::V); }
+    // What the products take if all cubes of the chip share them evenly.
+    double cube_seconds() const {
+        return total.busy[static_cast<int>(Pipe::M)] / chip_cores / rates.clock_hz;
+    }
+    // No schedule of the same products and the same memory takes less.
+    double bound_seconds() const { return std::max(memory_seconds(), cube_seconds()); }
 
     std::string text() const {
         std::string out =
-            format("%.2f us estimated; memory %.2f us, cube %.2f us, vector %.2f us\n", 1e6 * seconds(),
-                   1e6 * memory_seconds(), 1e6 * cube_seconds(), 1e6 * vector_seconds());
-        each_path([&](Memory from, Memory to, uint64_t bytes) {
-            out += format("%4s to %-3s %16llu bytes\n", name_of(from), name_of(to),
-                          static_cast<unsigned long long>(bytes));
+            format("%.2f us estimated, %.2f times the bound: memory %.2f us, cube %.2f us\n", 1e6 * seconds(),
+                   seconds() / bound_seconds(), 1e6 * memory_seconds(), 1e6 * cube_seconds());
+        each_path([&](const std::string& path, uint64_t bytes) {
+            out += format("%-10s %16llu bytes\n", path.c_str(), static_cast<unsigned long long>(bytes));
         });
-        for (int type = 0; type < kCubeTypes; ++type) {
-            if (!total.cube_operations[type]) continue;
-            out += format("cube %-4s %18llu operations\n", kTypes[type],
-                          static_cast<unsigned long long>(total.cube_operations[type]));
+        each_product([&](const char* type, uint64_t operations) {
+            out += format("cube %-5s %16llu operations\n", type, static_cast<unsigned long long>(operations));
+        });
+        out += format("vector     %16llu repeats\n", static_cast<unsigned long long>(total.vector_repeats));
+        for (const CoreReport& core : cores) {
+            out += format("%-6s %8.2f us, busy", core.name.c_str(),
+                          1e6 * core.statistics.finish / rates.clock_hz);
+            each_pipe(core, [&](const char* pipe, double seconds) {
+                out += format(" %s %.2f", pipe, 1e6 * seconds);
+            });
+            out += "\n";
         }
-        out += format("vector    %18llu repeats\n", static_cast<unsigned long long>(total.vector_repeats));
         return out;
     }
 
     std::string json() const {
-        std::string out = format(
-            "{\"seconds\": %.9g, \"memory_seconds\": %.9g, \"cube_seconds\": %.9g, \"vector_seconds\": "
-            "%.9g, ",
-            seconds(), memory_seconds(), cube_seconds(), vector_seconds());
-        out += "\"bytes\": {";
-        const char* separator = "";
-        each_path([&](Memory from, Memory to, uint64_t bytes) {
-            out += format("%s\"%s_%s\": %llu", separator, name_of(from), name_of(to),
-                          static_cast<unsigned long long>(bytes));
-            separator = ", ";
-        });
-        out += "}, \"cube_operations\": {";
-        for (int type = 0; type < kCubeTypes; ++type) {
-            out += format("%s\"%s\": %llu", type ? ", " : "", kTypes[type],
-                          static_cast<unsigned long long>(total.cube_operations[type]));
+        std::string out =
+            format("{\"seconds\": %.9g, \"bound_seconds\": %.9g, ", seconds(), bound_seconds()) +
+            format("\"memory_seconds\": %.9g, \"cube_seconds\": %.9g, ", memory_seconds(), cube_seconds()) +
+            format("\"hbm_bytes\": %llu, ", static_cast<unsigned long long>(total.untouched)) +
+            format("\"vector_repeats\": %llu", static_cast<unsigned long long>(total.vector_repeats));
+        List bytes(", \"bytes\": {", "}");
+        each_path(
+            [&](const std::string& path, uint64_t count) { bytes.add(path, static_cast<double>(count)); });
+        List products(", \"cube_operations\": {", "}");
+        each_product(
+            [&](const char* type, uint64_t count) { products.add(type, static_cast<double>(count)); });
+        List list(", \"cores\": [", "]");
+        for (const CoreReport& core : cores) {
+            List busy("{\"name\": \"" + core.name + "\", \"busy_seconds\": {", "}");
+            each_pipe(core, [&](const char* pipe, double seconds) { busy.add(pipe, seconds); });
+            const double finish = core.statistics.finish / rates.clock_hz;
+            list.add(busy.text() + format(", \"seconds\": %.9g}", finish));
         }
-        out += format("}, \"vector_repeats\": %llu, \"cores\": [",
-                      static_cast<unsigned long long>(total.vector_repeats));
-        for (size_t i = 0; i < cores.size(); ++i) {
-            out += format("%s{\"name\": \"%s\", \"seconds\": %.9g}", i ? ", " : "", cores[i].name.c_str(),
-                          cores[i].statistics.finish / rates.clock_hz);
-        }
-        return out + "]}";
+        return out + bytes.text() + products.text() + list.text() + "}";
     }
 
     Rates rates;
+    int chip_cores = 0;
     Statistics total;
     std::vector<CoreReport> cores;
 
   private:
-    static constexpr const char* kTypes[kCubeTypes] = {"i8", "i4", "f16", "f32"};
+    class List {
+      public:
+        List(std::string begin, std::string end) : text_(std::move(begin)), end_(std::move(end)) {}
+        void add(const std::string& item) {
+            text_ += separator_ + item;
+            separator_ = ", ";
+        }
+        void add(const std::string& name, double value) { add("\"" + name + format("\": %.17g", value)); }
+        std::string text() const { return text_ + end_; }
 
-    double busiest(Pipe pipe) const {
-        double cycles = 0;
-        for (const CoreReport& core : cores)
-            cycles = std::max(cycles, core.statistics.busy[static_cast<int>(pipe)]);
-        return cycles / rates.clock_hz;
-    }
+      private:
+        std::string text_;
+        std::string end_;
+        std::string separator_;
+    };
 
     template <typename Function>
     void each_path(Function function) const {
         for (int from = 0; from < kMemories; ++from) {
             for (int to = 0; to < kMemories; ++to) {
-                if (total.bytes[from][to]) {
-                    function(static_cast<Memory>(from), static_cast<Memory>(to), total.bytes[from][to]);
-                }
+                if (!total.bytes[from][to]) continue;
+                function(std::string(kMemoryTraits[from].name) + "_" + kMemoryTraits[to].name,
+                         total.bytes[from][to]);
             }
+        }
+    }
+
+    template <typename Function>
+    void each_product(Function function) const {
+        constexpr const char* names[kCubeTypes] = {"i8", "i4", "f16", "f32"};
+        for (int type = 0; type < kCubeTypes; ++type) {
+            if (total.cube_operations[type]) function(names[type], total.cube_operations[type]);
+        }
+    }
+
+    template <typename Function>
+    void each_pipe(const CoreReport& core, Function function) const {
+        for (int pipe = 0; pipe < kPipes; ++pipe) {
+            const double cycles = core.statistics.busy[pipe];
+            if (cycles > 0) function(name_of(static_cast<Pipe>(pipe)), cycles / rates.clock_hz);
         }
     }
 };

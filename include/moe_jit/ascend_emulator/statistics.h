@@ -11,6 +11,7 @@ namespace moe_jit::emulator {
 
 struct Statistics {
     uint64_t bytes[kMemories][kMemories] = {};  // from, to
+    uint64_t untouched = 0;  // of the bytes from and to GM: in lines that no core touched before
     uint64_t instructions[kPipes] = {};
     double busy[kPipes] = {};                   // cycles
     uint64_t cube_operations[kCubeTypes] = {};  // multiplications and additions that were asked for
@@ -21,6 +22,7 @@ struct Statistics {
         for (int from = 0; from < kMemories; ++from) {
             for (int to = 0; to < kMemories; ++to) bytes[from][to] += other.bytes[from][to];
         }
+        untouched += other.untouched;
         for (int pipe = 0; pipe < kPipes; ++pipe) {
             instructions[pipe] += other.instructions[pipe];
             busy[pipe] += other.busy[pipe];
@@ -29,25 +31,34 @@ struct Statistics {
         vector_repeats += other.vector_repeats;
         finish = std::max(finish, other.finish);
     }
-
-    uint64_t gm_bytes() const {
-        uint64_t total = 0;
-        for (int other = 0; other < kMemories; ++other) total += bytes[0][other] + bytes[other][0];
-        return total;
-    }
 };
 
-inline double transfer_cycles(const Rates& rates, CoreKind kind, Memory from, Memory to, uint64_t bytes,
-                              uint64_t bursts) {
-    if (from == Memory::GM || to == Memory::GM) {
-        const uint64_t burst = bursts ? (bytes + bursts - 1) / bursts : 0;
-        const uint64_t whole = (burst + rates.gm_burst - 1) / rates.gm_burst * rates.gm_burst * bursts;
-        return static_cast<double>(whole) / rates.gm_share(kind);
-    }
-    if (to == Memory::L0A) return static_cast<double>(bytes) / rates.l1_to_l0a;
-    if (to == Memory::L0B) return static_cast<double>(bytes) / rates.l1_to_l0b;
-    if (to == Memory::BT || to == Memory::FB) return static_cast<double>(bytes) / rates.l1_to_table;
-    return static_cast<double>(bytes) / rates.vector_bytes;
+// One copy; `untouched` bytes of it come from or go to lines of GM that no core has touched before.
+struct Transfer {
+    Memory from;
+    Memory to;
+    uint64_t bytes;
+    uint64_t bursts;
+    uint64_t untouched;
+};
+
+inline double gm_cycles(const Rates& rates, const Transfer& copy, int cores) {
+    const uint64_t burst = copy.bursts ? (copy.bytes + copy.bursts - 1) / copy.bursts : 0;
+    const uint64_t whole = (burst + rates.gm_burst - 1) / rates.gm_burst * rates.gm_burst * copy.bursts;
+    const double write = copy.from == Memory::UB ? rates.gm_write_from_ub : rates.gm_write;
+    const double share = rates.hbm_bytes_per_second / rates.clock_hz / cores;
+    return std::max(static_cast<double>(whole) / (copy.from == Memory::GM ? rates.gm_read : write),
+                    static_cast<double>(copy.untouched) / share);
+}
+
+// `cores` share the memory's bandwidth.
+inline double transfer_cycles(const Rates& rates, const Transfer& copy, int cores) {
+    if (copy.from == Memory::GM || copy.to == Memory::GM) return gm_cycles(rates, copy, cores);
+    const auto bytes = static_cast<double>(copy.bytes);
+    if (copy.to == Memory::L0A) return bytes / rates.l1_to_l0a;
+    if (copy.to == Memory::L0B) return bytes / rates.l1_to_l0b;
+    if (copy.to == Memory::BT || copy.to == Memory::FB) return bytes / rates.l1_to_table;
+    return bytes / rates.vector_bytes;
 }
 
 inline double cube_cycles(uint64_t m, uint64_t n, uint64_t k, CubeType type) {
