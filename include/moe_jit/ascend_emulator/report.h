@@ -66,11 +66,9 @@ class Report {
             format("\"hbm_bytes\": %llu, ", static_cast<unsigned long long>(total.untouched)) +
             format("\"vector_repeats\": %llu", static_cast<unsigned long long>(total.vector_repeats));
         List bytes(", \"bytes\": {", "}");
-        each_path(
-            [&](const std::string& path, uint64_t count) { bytes.add(path, static_cast<double>(count)); });
+        each_path([&](const std::string& path, uint64_t count) { bytes.add(path, count); });
         List products(", \"cube_operations\": {", "}");
-        each_product(
-            [&](const char* type, uint64_t count) { products.add(type, static_cast<double>(count)); });
+        each_product([&](const char* type, uint64_t count) { products.add(type, count); });
         List list(", \"cores\": [", "]");
         for (const CoreReport& core : cores) {
             List busy("{\"name\": \"" + core.name + "\", \"busy_seconds\": {", "}");
@@ -93,6 +91,9 @@ class Report {
         void add(const std::string& item) {
             text_ += separator_ + item;
             separator_ = ", ";
+        }
+        void add(const std::string& name, uint64_t value) {
+            add("\"" + name + "\": " + std::to_string(value));
         }
         void add(const std::string& name, double value) { add("\"" + name + format("\": %.17g", value)); }
         std::string text() const { return text_ + end_; }

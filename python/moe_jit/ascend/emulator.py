@@ -39,29 +39,36 @@ class LaunchReport:
     Attributes:
         kernel, blocks: the entry point, and on how many blocks of cores it ran.
         seconds: the longest chain of instructions and waits, and not less than ``memory_seconds``.
-        memory_seconds: all bytes to and from global memory at its bandwidth.
-        cube_seconds, vector_seconds: of the core whose cube, or vector unit, is busiest.
+        bound_seconds: no schedule of the same work takes less: the larger of the next two.
+        memory_seconds: ``hbm_bytes`` at the memory's bandwidth.
+        cube_seconds: all products, spread evenly over the cubes of the chip.
+        hbm_bytes: lines of global memory that were touched, each counted once; caches serve the rest.
         bytes: moved over each path, such as ``"GM_L1"``.
         cube_operations: additions and multiplications for each type of operand.
         vector_repeats: vector instructions of up to 256 bytes.
-        cores: seconds of each core.
+        cores: for each core the second at which it ends.
+        busy_seconds: for each core how long each of its pipes worked.
     """
 
     kernel: str
     blocks: int
     seconds: float
+    bound_seconds: float
     memory_seconds: float
     cube_seconds: float
-    vector_seconds: float
+    hbm_bytes: int
     bytes: dict[str, int]
     cube_operations: dict[str, int]
     vector_repeats: int
     cores: dict[str, float]
+    busy_seconds: dict[str, dict[str, float]]
 
     @classmethod
     def of(cls, kernel: str, blocks: int, text: str) -> LaunchReport:
         facts = json.loads(text)
-        facts["cores"] = {core["name"]: core["seconds"] for core in facts["cores"]}
+        cores = facts.pop("cores")
+        facts["cores"] = {core["name"]: core["seconds"] for core in cores}
+        facts["busy_seconds"] = {core["name"]: core["busy_seconds"] for core in cores}
         return cls(kernel, blocks, **facts)
 
 
