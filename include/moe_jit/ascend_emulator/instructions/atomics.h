@@ -42,16 +42,19 @@ class GlobalStore {
         data_ = op_.write(tensor_, runs, Access{alignment, 0, adds_});
     }
 
-    // `count` elements from the `at`-th on.
-    void put(int64_t at, const Storage* values, uint64_t count) {
+    // `count` elements from byte `at` on.
+    void put(uint64_t at, const Storage* values, uint64_t count) {
+        uint8_t* target = reinterpret_cast<uint8_t*>(data_) + at;
         if (!adds_) {
-            std::memcpy(data_ + at, values, count * sizeof(Storage));
+            std::memcpy(target, values, count * sizeof(Storage));
             return;
         }
         if constexpr (atomic_type<T>() != AtomicType::kNone) {
             for (uint64_t i = 0; i < count; ++i) {
-                data_[at + static_cast<int64_t>(i)] =
-                    fitted<T>(op_, wide<T>(data_[at + static_cast<int64_t>(i)]) + wide<T>(values[i]));
+                T old;
+                std::memcpy(&old, target + i * sizeof(T), sizeof(T));
+                old = fitted<T>(op_, wide<T>(old) + wide<T>(values[i]));
+                std::memcpy(target + i * sizeof(T), &old, sizeof(T));
             }
         }
     }

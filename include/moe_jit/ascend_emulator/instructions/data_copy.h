@@ -77,8 +77,7 @@ void store(Instruction& op, const GlobalTensor<T>& dst, const LocalTensor<T>& sr
     out.claim(b.destination(), alignment);
     if (!op.computes()) return;
     for (uint64_t i = 0; i < b.count; ++i) {
-        const uint64_t size = sizeof(*in);
-        out.put(static_cast<int64_t>(i * b.dst_stride / size), in + i * b.src_stride / size, b.bytes / size);
+        out.put(i * b.dst_stride, in + i * b.src_stride / sizeof(*in), b.bytes / sizeof(*in));
     }
 }
 

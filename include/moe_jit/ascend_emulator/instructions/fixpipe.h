@@ -133,7 +133,7 @@ void fixpipe(Instruction& op, const GlobalTensor<To>& dst, const LocalTensor<Fro
         }
         for (uint64_t column = 0; column < columns; column += together) {
             const uint64_t at = target_of<To>(p, format, row, column, &together);
-            out.put(static_cast<int64_t>(at), values.data() + column, together);
+            out.put(at * sizeof(To), values.data() + column, together);
         }
     }
 }
