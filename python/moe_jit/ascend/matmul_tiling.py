@@ -239,13 +239,16 @@ def plan_grouped_matmul(entry_suffix: str, *, cores: int = CHIP.cube_cores, **si
     return Plan(f"grouped_matmul_{entry_suffix}", tiling.pack(), cores, workspace)
 
 
+_SHARED_FORMATS = {"f32": 0, "f16": 1, "bf16": 2}
+
+
 def plan_finalize_routing(
     entry_suffix: str,
     *,
     output_rows: int,
     shared_rows: int = 0,
     shared_offset: int = 0,
-    shared_format: int = 0,
+    shared_format: str = "f32",
     shared_weight: float = 1.0,
     row_index_is_int64: bool = True,
     cores: int = CHIP.cube_cores,
@@ -258,7 +261,7 @@ def plan_finalize_routing(
         output_rows=output_rows,
         shared_rows=shared_rows,
         shared_offset=shared_offset,
-        shared_format=shared_format,
+        shared_format=_SHARED_FORMATS[shared_format],
         shared_weight=float(shared_weight),
         row_index_is_int64=int(row_index_is_int64),
         combine_columns=min(round_up(matmul.n, 8), 4096),

@@ -89,8 +89,8 @@ class TileStore {
     int32_t n_;
 };
 
-// int32 sums of the ring as fp32. Finish: begin(tile) for each tile, then finish(values, tile, row) for some of
-// its rows, `row` counted from the tile's first one.
+// int32 sums of the ring as fp32. Finish: begin(tile) for each tile, then finish(values, tile, row) for some
+// of its rows, `row` counted from the tile's first one.
 template <class Finish>
 class DequantEpilogue {
   public:

@@ -6,7 +6,7 @@
 
 namespace moe_jit::ascend {
 
-constexpr int32_t kFloatLanes = 8;    // in a block
+constexpr int32_t kFloatLanes = 8;  // in a block
 constexpr int32_t kFractalColumns = 16;
 constexpr int32_t kFloatVector = 64;  // in a repeat
 
