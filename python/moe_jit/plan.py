@@ -101,10 +101,11 @@ def _experts_unit(activation: ActivationType, num_local_experts: int, tile_token
 def plan(problem: MoEProblem, tactic: Tactic | None = None) -> Plan:
     """Name the translation units for a problem on a Hopper GPU; ``tactic`` replaces the default one."""
     tactic = tactic or default_tactic(problem)
+    target = problem.device.target
     units = (
         _experts_unit(problem.activation, problem.num_local_experts, tactic.tile_tokens),
         _route_unit(problem),
         Unit("cuda/finalize.cu"),
         Unit("cuda/fp8_moe.cpp"),
     )
-    return Plan(tactic, ModuleSpec("fp8_moe_sm90a", units, "sm_90a"))
+    return Plan(tactic, ModuleSpec(f"fp8_moe_{target.replace('_', '')}", units, target))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.ascend import DEVICES, Inputs
+from support.ascend import Inputs, devices
 from support.ascend_calls import BASES, function_of
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
@@ -16,6 +16,22 @@ import moe_jit
 OPERATORS = [
     base for base in BASES if base.startswith(("swiglu", "dynamic", "finalize")) or "x" in BASES[base]
 ]
+LAYER_OPERATORS = (
+    "dynamic_quant",
+    "grouped_matmul",
+    "dequant_swiglu_quant",
+    "grouped_matmul_finalize_routing",
+)
+
+
+def on_devices(bases: list[str]) -> list[Any]:
+    """Every base with every device that its operator has a module for."""
+    cases = []
+    for base in bases:
+        for device in devices(function_of(base).__name__.removeprefix("npu_")):
+            value, marks = (device, ()) if isinstance(device, str) else (device.values[0], device.marks)
+            cases.append(pytest.param(base, value, marks=marks, id=f"{base}-{value}"))
+    return cases
 
 
 def tree(value: Any, function) -> Any:
@@ -30,22 +46,27 @@ def as_tuple(result: Any) -> tuple[torch.Tensor, ...]:
     return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
 
-@pytest.mark.parametrize("base", OPERATORS)
-def test_fake_outputs_have_the_real_metadata(base: str):
-    real = as_tuple(function_of(base)(**BASES[base]))
+@pytest.mark.parametrize(("base", "device"), on_devices(OPERATORS))
+def test_fake_outputs_have_the_real_metadata(base: str, device: str):
+    arguments = tree(BASES[base], lambda t: t.to(device))
+    real = as_tuple(function_of(base)(**arguments))
     with FakeTensorMode() as mode:
-        fake = as_tuple(function_of(base)(**tree(BASES[base], mode.from_tensor)))
+        fake = as_tuple(function_of(base)(**tree(arguments, mode.from_tensor)))
     described = [[(t.shape, t.dtype, t.stride(), t.device) for t in result] for result in (real, fake)]
     assert described[0] == described[1]
 
 
-@pytest.mark.parametrize("base", ["token", "int8int4", "ends", "separate", "finalize4", "swiglu", "dynamic"])
+@pytest.mark.parametrize(
+    ("base", "device"),
+    on_devices(["token", "int8int4", "ends", "separate", "finalize4", "swiglu", "dynamic"]),
+)
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_without_graph_breaks(base: str):
+def test_compiled_without_graph_breaks(base: str, device: str):
     torch._dynamo.reset()
     function = function_of(base)
+    arguments = tree(BASES[base], lambda t: t.to(device))
     compiled = torch.compile(lambda arguments: function(**arguments), backend="eager", fullgraph=True)
-    expected, actual = as_tuple(function(**BASES[base])), as_tuple(compiled(BASES[base]))
+    expected, actual = as_tuple(function(**arguments)), as_tuple(compiled(arguments))
     assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
 
 
@@ -99,10 +120,10 @@ def test_one_compilation_serves_every_number_of_tokens():
     assert graphs[0] == graphs[-1]
 
 
-@pytest.mark.parametrize("base", ["token", "int4", "finalize", "swiglu", "dynamic"])
-def test_opcheck(base: str):
+@pytest.mark.parametrize(("base", "device"), on_devices(["token", "int4", "finalize", "swiglu", "dynamic"]))
+def test_opcheck(base: str, device: str):
     name = function_of(base).__name__
-    arguments = dict(BASES[base])
+    arguments = tree(BASES[base], lambda t: t.to(device))
     if name == "npu_grouped_matmul":
         positional = (arguments.pop("x"), arguments.pop("weight"))
     elif name.endswith("routing"):
@@ -122,7 +143,7 @@ def test_invalid_calls_fail_while_tracing():
 # ---- a quantised layer, in the two forms of serving engines
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=devices(*LAYER_OPERATORS))
 def layer(request) -> dict[str, Any]:
     inputs = Inputs(request.param)
     tokens, top_k, experts, hidden, inner = 24, 2, 6, 256, 128
