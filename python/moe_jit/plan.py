@@ -17,7 +17,7 @@ from .problem import MoEProblem
 TILE_TOKENS = (8, 16, 64, 128, 160)
 # Those that leave no registers for promotion of partial sums to fp32, see csrc/cuda/experts.cu.
 _FAST_ACCUMULATION_TILES = frozenset({160})
-# Above these the next tile is faster: a full 128-token tile waits for promotion and for L2 (benchmarks/NOTES.md).
+# Above these the next tile is faster: a full 128-token tile waits for promotion and L2 (benchmarks/NOTES.md).
 _MOST_ROWS = {128: 96}
 _SHORT_K = 1024
 _EXPERT_TIERS = (32, 64, 128, 256, 512, 1024, 2048)
