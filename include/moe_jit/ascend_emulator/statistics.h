@@ -44,7 +44,7 @@ struct Transfer {
 
 inline double gm_cycles(const Rates& rates, const Transfer& copy, int cores) {
     const uint64_t burst = copy.bursts ? (copy.bytes + copy.bursts - 1) / copy.bursts : 0;
-    const uint64_t whole = (burst + rates.gm_burst - 1) / rates.gm_burst * rates.gm_burst * copy.bursts;
+    const uint64_t whole = (burst + kMemoryLine - 1) / kMemoryLine * kMemoryLine * copy.bursts;
     const double write = copy.from == Memory::UB ? rates.gm_write_from_ub : rates.gm_write;
     const double share = rates.hbm_bytes_per_second / rates.clock_hz / cores;
     return std::max(static_cast<double>(whole) / (copy.from == Memory::GM ? rates.gm_read : write),
