@@ -66,9 +66,9 @@ def test_large_counts(program: Path) -> None:
     moved = 48 * 16384 * TILE
     assert result["bytes"] == {"GM_UB": moved, "UB_GM": moved}
     assert result["memory_seconds"] == pytest.approx(2 * moved / HBM)
-    assert result["seconds"] == result["bound_seconds"] == result["memory_seconds"]
-    for core in result["cores"]:  # a 48th of the memory's bandwidth
-        assert core["busy_seconds"]["MTE2"] == pytest.approx(16384 * TILE / (HBM / 48))
+    assert result["bound_seconds"] == result["memory_seconds"]
+    assert 1 <= result["seconds"] / result["memory_seconds"] < 1.03  # 48 cores use the memory up
+    assert all(core["busy_seconds"]["V"] < 0.1 * result["seconds"] for core in result["cores"])
 
 
 def test_time_passes_from_core_to_core(program: Path) -> None:

@@ -99,7 +99,7 @@ _one_at_a_time = threading.Lock()  # a module's emulator is one machine
 def emulator_report(count_only: bool = False) -> Iterator[EmulatorReport]:
     """Collect the reports of the launches inside the ``with``.
 
-    ``count_only``: kernels compute nothing and only what steers them is read, such as group lists; results are
+    ``count_only``: kernels compute nothing and read only what steers them, such as group lists; results are
     undefined. For the statistics and times of large problems.
     """
     report = EmulatorReport(count_only)
