@@ -1,6 +1,4 @@
 // Kernels of npu_dequant_swiglu_quant.
-#include <cmath>
-
 #include "moe_jit/cuda/row_launch.h"
 #include "moe_jit/cuda/swiglu/direct.cuh"
 
@@ -12,7 +10,7 @@ using namespace swiglu;
 bool can_stream(const DequantSwigluQuantArgs& args) {
     const int x_bytes = args.x_element == Element::kI32 ? 4 : 2;
     return args.dynamic && args.half * x_bytes % 16 == 0 && args.half <= kResults * kMaxThreads &&
-           std::fabs(args.glu.bias) <= kLargestOperand &&
+           args.glu.bias * args.glu.bias <= kLargestSquares &&
            are_aligned({args.x, args.weight_scale, args.bias, args.quant_scale, args.y});
 }
 
@@ -42,7 +40,8 @@ cudaError_t launch_input(const DequantSwigluQuantArgs& args, cudaStream_t stream
 cudaError_t launch_dequant_swiglu_quant(const DequantSwigluQuantArgs& args, cudaStream_t stream) {
     switch (args.x_element) {
         case Element::kI32:
-            return launch_input<I32>(args, stream);
+            return args.bias ? launch_input<Integers<true>>(args, stream)
+                             : launch_input<Integers<false>>(args, stream);
         case Element::kBf16:
             return launch_input<Bf16>(args, stream);
         default:

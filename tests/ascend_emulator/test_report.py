@@ -38,7 +38,7 @@ def test_statistics_of_a_stream(program: Path) -> None:
     result = report(program, "double")
     assert result["bytes"] == {"GM_UB": 4 * 16 * TILE, "UB_GM": 4 * 16 * TILE}
     assert result["vector_repeats"] == 4 * 16 * 64
-    assert result["hbm_bytes"] == pytest.approx(2 * 4 * 16 * TILE, abs=4 * 512)  # buffers start inside a line
+    assert result["hbm_bytes"] == pytest.approx(2 * 4 * 16 * TILE, abs=4 * 128)  # buffers start inside a line
     assert result["cube_operations"] == {}
     assert [core["name"] for core in result["cores"]] == ["AIV 0", "AIV 1", "AIV 2", "AIV 3"]
     for core in result["cores"]:
@@ -66,9 +66,9 @@ def test_large_counts(program: Path) -> None:
     moved = 48 * 16384 * TILE
     assert result["bytes"] == {"GM_UB": moved, "UB_GM": moved}
     assert result["memory_seconds"] == pytest.approx(2 * moved / HBM)
-    assert result["seconds"] == result["bound_seconds"] == result["memory_seconds"]
-    for core in result["cores"]:  # a 48th of the memory's bandwidth
-        assert core["busy_seconds"]["MTE2"] == pytest.approx(16384 * TILE / (HBM / 48))
+    assert result["bound_seconds"] == result["memory_seconds"]
+    assert 1 <= result["seconds"] / result["memory_seconds"] < 1.03  # 48 cores use the memory up
+    assert all(core["busy_seconds"]["V"] < 0.1 * result["seconds"] for core in result["cores"])
 
 
 def test_time_passes_from_core_to_core(program: Path) -> None:
@@ -82,7 +82,7 @@ def test_time_passes_from_core_to_core(program: Path) -> None:
     }
     assert result["cube_operations"] == {"f32": 2 * 16 * 16 * 8}
     assert result["cube_seconds"] == pytest.approx(2 / 24 / CLOCK)  # a fractal of floats takes two cycles
-    assert result["hbm_bytes"] == pytest.approx(4 * 65536 + 1024, abs=2 * 512)
+    assert result["hbm_bytes"] == pytest.approx(4 * 65536 + 1024, abs=2 * 128)
     cube, first, second = result["cores"]
     assert first["seconds"] == second["seconds"] == pytest.approx(cube["seconds"] + 512 / READ / CLOCK)
 

@@ -1,10 +1,10 @@
 // Runs the kernel of MOE_JIT_SOURCE on the emulator; the same macros as for an NPU name its entry and
 // arguments.
 //
-// launch(blocks, cores, seed, names, roles, address, bytes, address, bytes, ...) returns the report as JSON,
-// or what an EmulatorError holds as an array of strings. `names` are separated by spaces; a role is 'i' for
-// an input, 'o' for an output, 'u' for what is read and written, 'w' for a workspace, '-' for an absent
-// argument.
+// launch(blocks, cores, seed, count_only, names, roles, address, bytes, address, bytes, ...) returns the
+// report as JSON, or what an EmulatorError holds as an array of strings. `names` are separated by spaces; a
+// role is 'i' for an input, 'o' for an output, 'u' for what is read and written, 'w' for a workspace, '-' for
+// an absent argument.
 #include MOE_JIT_SOURCE
 
 #include <tvm/ffi/container/array.h>
@@ -23,15 +23,15 @@ using tvm::ffi::AnyView;
 using tvm::ffi::Array;
 using tvm::ffi::String;
 
-constexpr int kFirstAddress = 5;
+constexpr int kFirstAddress = 6;
 
 GM_ADDR address_of(const AnyView& argument) {
     return reinterpret_cast<GM_ADDR>(static_cast<intptr_t>(argument.cast<int64_t>()));
 }
 
 void announce(emulator::Launch& launch, const AnyView* arguments) {
-    std::istringstream names(arguments[3].cast<std::string>());
-    const auto roles = arguments[4].cast<std::string>();
+    std::istringstream names(arguments[4].cast<std::string>());
+    const auto roles = arguments[5].cast<std::string>();
     for (size_t i = 0; i < roles.size(); ++i) {
         std::string name;
         names >> name;
@@ -47,7 +47,8 @@ void announce(emulator::Launch& launch, const AnyView* arguments) {
 Any run(const AnyView* arguments) {
     emulator::Options options;
     options.cores = static_cast<int>(arguments[1].cast<int64_t>());
-    options.seed = static_cast<uint64_t>(arguments[2].cast<int64_t>());
+    options.seed = static_cast<uint32_t>(arguments[2].cast<int64_t>());
+    options.count_only = arguments[3].cast<bool>();
     const auto address = [arguments](int i) { return address_of(arguments[kFirstAddress + 2 * i]); };
     try {
         emulator::Launch launch(options);

@@ -128,7 +128,27 @@ class DirectMatmul {
     TPipe& pipe_;
 };
 
-// int8 x int8 to half or bfloat16_t: the sums (with an int32 bias) go to the vector cores.
+// The cube core's part of an int8 product whose sums (with an int32 bias, if any) go to the vector cores.
+__aicore__ inline void run_int8_cube(TPipe& pipe, const MatmulArguments& given, const MatmulTiling& tiling,
+                                     Address bias) {
+    TileProduct<Int8> product(pipe, tiling);
+    const ActivationProducer<Int8> activations(given.x, tiling.k);
+    WeightProducer<Int8> weights(given.weight, tiling);
+    ResultRing ring = result_ring<int32_t>(given.workspace, tiling);
+    TileCursor tiles(given.group_list, tiling, cube_index(), static_cast<int32_t>(GetBlockNum()));
+    Tile tile;
+    while (tiles.next(tile)) {
+        product.run(activations, weights, tile, Depth{0, tiling.k}, bias,
+                    [&](const LocalTensor<int32_t>& sums) {
+                        store_sums<int32_t>(ring.acquire(), sums, tile.rows, tile.columns, tiling.base_n,
+                                            LocalTensor<uint64_t>());
+                        ring.publish();
+                    });
+    }
+    ring.drain();
+}
+
+// int8 x int8 to half or bfloat16_t.
 template <class Out>
 class DequantMatmul {
   public:
@@ -137,7 +157,7 @@ class DequantMatmul {
 
     __aicore__ inline void run() {
         if ASCEND_IS_AIC {
-            run_cube();
+            run_int8_cube(pipe_, given_, tiling_, tiling_.bias_is_bf16 ? nullptr : given_.bias);
         }
         if ASCEND_IS_AIV {
             clear_tail(pipe_, given_, tiling_, sizeof(Out));
@@ -149,25 +169,6 @@ class DequantMatmul {
     }
 
   private:
-    __aicore__ inline void run_cube() {
-        TileProduct<Int8> product(pipe_, tiling_);
-        const ActivationProducer<Int8> activations(given_.x, tiling_.k);
-        WeightProducer<Int8> weights(given_.weight, tiling_);
-        ResultRing ring = result_ring<int32_t>(given_.workspace, tiling_);
-        Address bias = tiling_.bias_is_bf16 ? nullptr : given_.bias;
-        TileCursor tiles(given_.group_list, tiling_, cube_index(), static_cast<int32_t>(GetBlockNum()));
-        Tile tile;
-        while (tiles.next(tile)) {
-            product.run(activations, weights, tile, Depth{0, tiling_.k}, bias,
-                        [&](const LocalTensor<int32_t>& sums) {
-                            store_sums<int32_t>(ring.acquire(), sums, tile.rows, tile.columns, tiling_.base_n,
-                                                LocalTensor<uint64_t>());
-                            ring.publish();
-                        });
-        }
-        ring.drain();
-    }
-
     MatmulArguments given_;
     MatmulTiling tiling_;
     TPipe& pipe_;

@@ -36,13 +36,14 @@ inline constexpr MemoryTraits kMemoryTraits[kMemories] = {
 constexpr const MemoryTraits& traits(Memory memory) { return kMemoryTraits[static_cast<int>(memory)]; }
 constexpr const char* name_of(Memory memory) { return traits(memory).name; }
 
-inline constexpr uint32_t kBlock = 32;        // a data block; the granularity of the hazard checks
-inline constexpr uint32_t kRepeat = 256;      // bytes of one vector repeat
-inline constexpr uint32_t kFlagBlock = 512;   // of L0C: what one unit flag stands for
-inline constexpr uint32_t kMemoryLine = 512;  // the largest unit of a transfer from and to GM
-inline constexpr uint32_t kCacheLine = 64;    // of the scalar unit's data cache
-inline constexpr int kEventIds = 8;           // for each pair of pipes
-inline constexpr int kReservedEventIds = 2;   // the last ones
+inline constexpr uint32_t kBlock = 32;       // a data block; the granularity of the hazard checks
+inline constexpr uint32_t kRepeat = 256;     // bytes of one vector repeat
+inline constexpr uint32_t kFlagBlock = 512;  // of L0C: what one unit flag stands for
+inline constexpr uint32_t kMemoryLine =
+    128;                                     // the smallest unit into which a transfer from or to GM is split
+inline constexpr uint32_t kCacheLine = 64;   // of the scalar unit's data cache
+inline constexpr int kEventIds = 8;          // for each pair of pipes
+inline constexpr int kReservedEventIds = 2;  // the last ones
 inline constexpr int kCrossCoreIds = 16;
 inline constexpr int kCrossCoreLimit = 15;  // of a counter
 inline constexpr int kSyncAllIds[] = {11, 12, 13, 14};
@@ -63,7 +64,6 @@ struct Rates {
     double l1_to_l0b = 128;
     double l1_to_table = 64;    // to BT and FB; an assumption
     double vector_bytes = 256;  // a repeat in each cycle
-    uint32_t gm_burst = 128;    // the smallest unit into which a transfer is split
 };
 
 }  // namespace moe_jit::emulator

@@ -92,6 +92,9 @@ class Core {
     OnChipMemory& memory(Memory which) { return memories[static_cast<int>(which)]; }
     PipeState& pipe(Pipe which) { return pipes[static_cast<int>(which)]; }
 
+    // The cycle at which the next instruction of `which` can start.
+    double start(Pipe which) { return std::max(pipe(which).ready, pipe(Pipe::S).ready); }
+
     // A wait of the scalar unit holds back everything that is issued after it: every pipe's next instruction
     // starts after what the scalar unit knows to have finished. Its own stores to memory are not part of
     // that.
@@ -109,7 +112,7 @@ class Core {
     Token token(Pipe which, Site site) {
         catch_up_with_scalar(which);
         PipeState& state = pipe(which);
-        Token token{state.known, std::max(state.ready, pipe(Pipe::S).ready), site};
+        Token token{state.known, start(which), site};
         token.clock[slot_of(id, which)] = state.issued;
         return token;
     }

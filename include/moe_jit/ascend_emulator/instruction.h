@@ -23,9 +23,10 @@ class Instruction {
     Instruction(const Instruction&) = delete;
     ~Instruction() {
         if (!copy_) return;
-        copy_->untouched = untouched_;
         core_.statistics.untouched += untouched_;
-        spend(transfer_cycles(rates(), *copy_, core_.machine.cores_of(core_.kind)));
+        const double start = core_.start(pipe_);
+        const double memory = core_.machine.hbm.finish(start, static_cast<double>(untouched_)) - start;
+        spend(std::max(transfer_cycles(rates(), *copy_), memory));
     }
 
     // False in count-only mode: operands are not to be touched.
@@ -82,7 +83,7 @@ class Instruction {
     // Cost: exactly one of these in every instruction.
     void transfer(Memory from, Memory to, uint64_t bytes, uint64_t bursts = 1) {
         core_.statistics.bytes[static_cast<int>(from)][static_cast<int>(to)] += bytes;
-        copy_ = Transfer{from, to, bytes, bursts, 0};
+        copy_ = Transfer{from, to, bytes, bursts};
     }
     void vector(uint64_t repeats, uint64_t bytes = 0) {
         core_.statistics.vector_repeats += repeats;
@@ -111,7 +112,7 @@ class Instruction {
 
     void spend(double cycles) {
         PipeState& state = core_.pipe(pipe_);
-        state.ready = std::max(state.ready, core_.pipe(Pipe::S).ready) + cycles;
+        state.ready = core_.start(pipe_) + cycles;
         core_.statistics.busy[static_cast<int>(pipe_)] += cycles;
         core_.statistics.finish = std::max(core_.statistics.finish, state.ready);
     }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "moe_jit/ascend_emulator/bandwidth.h"
 #include "moe_jit/ascend_emulator/core.h"
 #include "moe_jit/ascend_emulator/scheduler.h"
 
@@ -30,7 +31,11 @@ struct AllCores {
 
 struct Machine {
     Machine(const Options& options, KernelType type, int blocks)
-        : options(options), type(type), blocks(blocks), random(options.seed) {
+        : options(options),
+          type(type),
+          blocks(blocks),
+          random(options.seed),
+          hbm(options.rates.hbm_bytes_per_second / options.rates.clock_hz) {
         const KernelTraits& kernel = traits(type);
         const int cubes = blocks * kernel.cubes;
         const int vectors = blocks * kernel.vectors;
@@ -44,10 +49,6 @@ struct Machine {
     Core& cube(int block) { return *cores[static_cast<size_t>(block)]; }
     Core& vector(int index) { return *cores[static_cast<size_t>(blocks * traits(type).cubes + index)]; }
 
-    int cores_of(CoreKind kind) const {
-        return blocks * (kind == CoreKind::Cube ? traits(type).cubes : traits(type).vectors);
-    }
-
     Options options;
     KernelType type;
     int blocks;
@@ -55,6 +56,7 @@ struct Machine {
     GlobalMemory* global = nullptr;
     AllCores barriers[2];  // of all cores, of the vector cores
     std::mt19937 random;
+    SharedBandwidth hbm;
     Scheduler scheduler;
 
   private:

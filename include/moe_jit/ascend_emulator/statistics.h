@@ -33,28 +33,22 @@ struct Statistics {
     }
 };
 
-// One copy; `untouched` bytes of it come from or go to lines of GM that no core has touched before.
 struct Transfer {
     Memory from;
     Memory to;
     uint64_t bytes;
     uint64_t bursts;
-    uint64_t untouched;
 };
 
-inline double gm_cycles(const Rates& rates, const Transfer& copy, int cores) {
-    const uint64_t burst = copy.bursts ? (copy.bytes + copy.bursts - 1) / copy.bursts : 0;
-    const uint64_t whole = (burst + rates.gm_burst - 1) / rates.gm_burst * rates.gm_burst * copy.bursts;
-    const double write = copy.from == Memory::UB ? rates.gm_write_from_ub : rates.gm_write;
-    const double share = rates.hbm_bytes_per_second / rates.clock_hz / cores;
-    return std::max(static_cast<double>(whole) / (copy.from == Memory::GM ? rates.gm_read : write),
-                    static_cast<double>(copy.untouched) / share);
-}
-
-// `cores` share the memory's bandwidth.
-inline double transfer_cycles(const Rates& rates, const Transfer& copy, int cores) {
-    if (copy.from == Memory::GM || copy.to == Memory::GM) return gm_cycles(rates, copy, cores);
+// Bursts to and from GM are moved in whole lines.
+inline double transfer_cycles(const Rates& rates, const Transfer& copy) {
     const auto bytes = static_cast<double>(copy.bytes);
+    if (copy.from == Memory::GM || copy.to == Memory::GM) {
+        const uint64_t burst = copy.bursts ? (copy.bytes + copy.bursts - 1) / copy.bursts : 0;
+        const uint64_t lines = (burst + kMemoryLine - 1) / kMemoryLine * copy.bursts;
+        const double write = copy.from == Memory::UB ? rates.gm_write_from_ub : rates.gm_write;
+        return static_cast<double>(lines * kMemoryLine) / (copy.from == Memory::GM ? rates.gm_read : write);
+    }
     if (copy.to == Memory::L0A) return bytes / rates.l1_to_l0a;
     if (copy.to == Memory::L0B) return bytes / rates.l1_to_l0b;
     if (copy.to == Memory::BT || copy.to == Memory::FB) return bytes / rates.l1_to_table;

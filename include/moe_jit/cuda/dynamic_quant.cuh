@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kMaxThreads)
     wait_for_predecessors();
 
     const RowShare share = RowShare::of(args.rows);
-    RowStream stream(barriers, slots, args.x, args.width * sizeof(Storage), share.first, share.last);
+    RowStream stream(barriers, slots, args.x, args.width * sizeof(Storage), share);
     RowMaximum maximum(maxima);
     Smoothing smoothing(args);
     smoothing.start(share.first);

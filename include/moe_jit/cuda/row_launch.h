@@ -19,18 +19,18 @@ inline int threads_for(int width, int per_thread) {
     return (width + 32 * per_thread - 1) / (32 * per_thread) * 32;
 }
 
-// As many CTAs as run at once; kernels of this kind have at most 64 registers. Args has rows and num_sms.
+// As many CTAs as run at once, or one for each row. Args has rows and num_sms.
 template <class Args>
 cudaError_t launch_rows(void (*kernel)(Args), const Args& args, int threads, int64_t shared_bytes,
                         cudaStream_t stream) {
-    constexpr int64_t kThreadsPerSm = 1024, kSharedPerSm = 224 * 1024, kStaticShared = 2048;
-    if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                       static_cast<int>(shared_bytes));
-        error != cudaSuccess) {
-        return error;
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             static_cast<int>(shared_bytes));
+    int per_sm = 0;
+    if (error == cudaSuccess) {
+        error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, kernel, threads, shared_bytes);
     }
-    const int64_t fitting = std::min(kThreadsPerSm / threads, kSharedPerSm / (shared_bytes + kStaticShared));
-    const int64_t resident = std::max<int64_t>(1, fitting) * args.num_sms;
+    if (error != cudaSuccess) return error;
+    const int64_t resident = std::max(1, per_sm) * static_cast<int64_t>(args.num_sms);
     return launch(kernel, static_cast<unsigned>(std::min(args.rows, resident)), threads, shared_bytes, stream,
                   true, args);
 }

@@ -48,6 +48,15 @@ __device__ __forceinline__ void bulk_copy(void* shared, const void* global, uint
 
 }  // namespace detail
 
+// A CTA's share of `count` rows, as even as possible.
+struct RowShare {
+    int64_t first, last;
+
+    __device__ static RowShare of(int64_t count) {
+        return {count * blockIdx.x / gridDim.x, count * (blockIdx.x + 1) / gridDim.x};
+    }
+};
+
 // Consecutive rows of a matrix, seen by all threads of a CTA. Rows begin at multiples of 16 bytes.
 class RowStream {
   public:
@@ -64,15 +73,18 @@ class RowStream {
         detail::fence_barrier_init();
     }
 
-    // Rows [first, last); `slots` has room for kStages rows.
+    // `slots` has room for kStages rows.
     __device__ RowStream(Barriers& barriers, char* slots, const void* matrix, uint32_t row_bytes,
-                         int64_t first, int64_t last)
-        : barriers_(barriers),
-          slots_(slots),
-          next_(static_cast<const char*>(matrix) + first * row_bytes),
-          end_(static_cast<const char*>(matrix) + last * row_bytes),
-          row_bytes_(row_bytes) {
-        for (int i = 0; i + 1 < kStages; ++i) fetch();
+                         const RowShare& rows)
+        : barriers_(barriers), slots_(slots), row_bytes_(row_bytes) {
+        begin(matrix, rows);
+    }
+
+    // Other rows instead, before the first wait(); by the whole CTA.
+    __device__ void restart(const void* matrix, const RowShare& rows) {
+        for (int i = 0; i < ahead_; ++i) wait();
+        __syncthreads();
+        begin(matrix, rows);
     }
 
     // The next row, once it is there.
@@ -95,21 +107,20 @@ class RowStream {
     }
 
   private:
+    __device__ void begin(const void* matrix, const RowShare& rows) {
+        next_ = static_cast<const char*>(matrix) + rows.first * row_bytes_;
+        end_ = static_cast<const char*>(matrix) + rows.last * row_bytes_;
+        ahead_ = static_cast<int>(min(rows.last - rows.first, int64_t{kStages - 1}));
+        for (int i = 0; i + 1 < kStages; ++i) fetch();
+    }
+
     Barriers& barriers_;
     char* slots_;
     const char* next_;
     const char* end_;
+    int ahead_;  // rows that begin() requested
     uint32_t row_bytes_;
     uint32_t slot_ = 0, parity_ = 0, fetch_slot_ = 0;
-};
-
-// A CTA's share of `count` rows, as even as possible.
-struct RowShare {
-    int64_t first, last;
-
-    __device__ static RowShare of(int64_t count) {
-        return {count * blockIdx.x / gridDim.x, count * (blockIdx.x + 1) / gridDim.x};
-    }
 };
 
 // The largest of a value that every thread of the CTA has, for one row after another.

@@ -20,7 +20,7 @@ _MMA_STEP_PAIR = 32  # elements of k
 _INT8_BLOCK = 128  # elements of k
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
-_TILES = (16, 64, 128, 320)
+_TILES = (16, 64, 160)
 # Weights that become an operand in registers leave no registers for wider tiles.
 _REGISTER_TILES = (16, 64)
 

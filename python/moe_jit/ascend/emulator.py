@@ -76,6 +76,7 @@ class LaunchReport:
 class EmulatorReport:
     """The launches inside a ``with emulator_report()``, in order."""
 
+    count_only: bool = False
     launches: list[LaunchReport] = field(default_factory=list)
 
     @property
@@ -95,9 +96,13 @@ _one_at_a_time = threading.Lock()  # a module's emulator is one machine
 
 
 @contextmanager
-def emulator_report() -> Iterator[EmulatorReport]:
-    """Collect the reports of the launches inside the ``with``."""
-    report = EmulatorReport()
+def emulator_report(count_only: bool = False) -> Iterator[EmulatorReport]:
+    """Collect the reports of the launches inside the ``with``.
+
+    ``count_only``: kernels compute nothing and read only what steers them, such as group lists; results are
+    undefined. For the statistics and times of large problems.
+    """
+    report = EmulatorReport(count_only)
     token = _collected.set(report)
     try:
         yield report
@@ -118,12 +123,14 @@ def run(function: Callable[..., Any], kernel: str, blocks: int, arguments: list[
     for _, tensor, _ in arguments:
         memory += (0, 0) if tensor is None else (tensor.data_ptr(), tensor.numel() * tensor.element_size())
     choice = backends.chosen()
+    collected = _collected.get()
+    count_only = collected is not None and collected.count_only
     with _one_at_a_time:
-        result = function(blocks, choice.cores, choice.seed, names, roles, *memory)
+        result = function(blocks, choice.cores, choice.seed, count_only, names, roles, *memory)
     if not isinstance(result, str):
         message, file, line, core, where = map(str, result)
         raise EmulatorError(kernel, message, file, int(line), core, where)
     report = LaunchReport.of(kernel, blocks, str(result))
     _last.set(report)
-    if (collected := _collected.get()) is not None:
+    if collected is not None:
         collected.launches.append(report)

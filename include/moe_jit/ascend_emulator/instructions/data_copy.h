@@ -36,12 +36,6 @@ Bursts one_burst(const Instruction& op, uint64_t elements) {
     return {1, bytes, 0, 0};
 }
 
-// A pattern that shows: NaN, or the largest integers.
-template <typename T>
-constexpr uint8_t poison_byte() {
-    return is_float_v<T> ? 0xff : 0x7f;
-}
-
 inline const uint8_t* bytes_of(const void* data) { return static_cast<const uint8_t*>(data); }
 inline uint8_t* bytes_of(void* data) { return static_cast<uint8_t*>(data); }
 

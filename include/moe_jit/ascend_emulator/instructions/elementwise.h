@@ -25,6 +25,12 @@ Wide<T> wide(T value) {
         return static_cast<int64_t>(value);
 }
 
+// A pattern that shows: NaN, or the largest integers.
+template <typename T>
+constexpr uint8_t poison_byte() {
+    return is_float_v<T> ? 0xff : 0x7f;
+}
+
 template <typename T, typename... Formats>
 void require_format(Instruction& op) {
     op.require(is_one_of<T, Formats...>, "has no form for %s on this chip", format_name<T>());

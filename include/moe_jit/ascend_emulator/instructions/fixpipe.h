@@ -48,15 +48,14 @@ constexpr bool fixpipe_exists() {
     return false;
 }
 
-// A quantisation word whose multiplier is a normal number or zero and that uses nothing undocumented.
-inline RequantParameter checked_word(const Instruction& op, uint64_t word, bool to_byte, bool is_signed) {
+// A quantisation word whose multiplier is a normal number or zero and that uses nothing undocumented. Its bit
+// 46, not the format of the destination, decides between signed and unsigned bytes.
+inline RequantParameter checked_word(const Instruction& op, uint64_t word) {
     const RequantParameter parameter = RequantParameter::unpack(word);
     op.require((word >> 36 & 1) == 0, "the shift of the quantisation word (bit 36) is not modelled");
     const uint32_t magnitude = static_cast<uint32_t>(word) & 0x7fffffffu;
     op.require(magnitude == 0 || (magnitude >= 0x00800000u && magnitude < 0x7f800000u),
                "the multiplier of the quantisation word is not a normal number");
-    op.require(!to_byte || parameter.is_signed == is_signed, "bit 46 of the quantisation word says %s",
-               parameter.is_signed ? "int8_t" : "uint8_t");
     return parameter;
 }
 
@@ -124,7 +123,7 @@ void fixpipe(Instruction& op, const GlobalTensor<To>& dst, const LocalTensor<Fro
     std::vector<RequantParameter> words(columns, RequantParameter{});
     for (uint64_t column = 0; column < columns && takes_scale(p.quantPre); ++column) {
         const uint64_t word = table ? table[column] : p.deqScalar;
-        words[column] = checked_word(op, word, sizeof(To) == 1, std::is_same_v<To, int8_t>);
+        words[column] = checked_word(op, word);
     }
     std::vector<To> values(columns);
     for (uint64_t row = 0; row < rows; ++row) {

@@ -12,10 +12,10 @@ inline void set_prefix_mask(Registers& registers, uint64_t lanes) {
 
 inline void reset_mask(Registers& registers) { registers.mask[0] = registers.mask[1] = ~uint64_t{0}; }
 
-inline Lanes lanes_of_register(Instruction& op, uint32_t per_repeat, uint32_t repeats) {
+inline Lanes lanes_of_register(Instruction& op, uint32_t per_repeat, uint32_t repeats, uint32_t limit = 255) {
     const Registers& registers = op.on().registers;
     if (registers.counter_mode) return Lanes::counted(per_repeat, registers.mask[0]);
-    op.require(repeats <= 255, "%u repeats, at most 255 are possible", repeats);
+    op.require(repeats <= limit, "%u repeats, at most %u are possible", repeats, limit);
     return Lanes::masked(per_repeat, registers.mask, repeats);
 }
 
@@ -40,6 +40,7 @@ struct MaskForm {
     bool sets;
     uint64_t mask;
     uint32_t repeats;
+    uint32_t limit = 255;
 
     Lanes lanes(Instruction& op, uint32_t per_repeat) const {
         Registers& registers = op.on().registers;
@@ -49,7 +50,7 @@ struct MaskForm {
         } else if (sets) {
             set_prefix_mask(registers, mask);
         }
-        return lanes_of_register(op, per_repeat, repeats);
+        return lanes_of_register(op, per_repeat, repeats, limit);
     }
 };
 
@@ -57,6 +58,7 @@ struct BitsForm {
     bool sets;
     const uint64_t* mask;
     uint32_t repeats;
+    uint32_t limit = 255;
 
     Lanes lanes(Instruction& op, uint32_t per_repeat) const {
         Registers& registers = op.on().registers;
@@ -64,7 +66,7 @@ struct BitsForm {
             registers.mask[0] = mask[0];
             registers.mask[1] = per_repeat > 64 ? mask[1] : 0;
         }
-        return lanes_of_register(op, per_repeat, repeats);
+        return lanes_of_register(op, per_repeat, repeats, limit);
     }
 };
 

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kDirectThreads)
     }
     for (int64_t i = share.first; i < share.last; ++i) {
         if (group.seek(i)) row.use_parameters(group.parameters());
-        row.use(static_cast<const typename X::Storage*>(args.x) + i * 2 * args.half, i);
+        row.use(static_cast<const typename X::Storage*>(args.x) + i * 2 * args.half, row.scale_of(i));
         int8_t* y = args.y + i * args.half;
         RowQuantizer quantizer{};
         if (args.dynamic) {

@@ -15,7 +15,7 @@ constexpr float kDeviation = 0x1p-19f;
 constexpr float kDeviationPerExponent = 0x1p-22f;
 // Within these no intermediate that matters becomes subnormal or infinite.
 constexpr float kLargestExponent = 100.0f;
-constexpr float kLargestOperand = 0x1p40f;
+constexpr float kLargestSquares = 0x1p80f;  // sum of squares of a thread's operands
 constexpr float kSmallestMaximum = 0x1p-30f, kLargestMaximum = 0x1p30f;
 // Two deviations at the largest exponent.
 constexpr float kNearMaximum = 1.0f - 0x1p-14f;
@@ -44,8 +44,8 @@ struct EstimatedProduct {
 };
 
 // The deviation of a thread's estimates; infinite if they are worth nothing.
-__device__ __forceinline__ float deviation(float exponent, float operand) {
-    const bool known = exponent <= kLargestExponent && operand <= kLargestOperand;
+__device__ __forceinline__ float deviation(float exponent, float squares) {
+    const bool known = exponent <= kLargestExponent && squares <= kLargestSquares;
     return known ? fmaf(exponent, kDeviationPerExponent, kDeviation) : __int_as_float(0x7f800000);
 }
 

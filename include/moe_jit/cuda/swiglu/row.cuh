@@ -7,8 +7,20 @@
 
 namespace moe_jit::cuda::swiglu {
 
-struct I32 {
+// Integers, with and without a bias, which costs registers.
+template <bool kWithBias>
+struct Integers {
     using Storage = int32_t;
+    static constexpr bool kHasBias = kWithBias;
+};
+
+// Weight scales of N results' operands; kept while the group stays the same. Only integers have them.
+template <class X, int N>
+struct Scales {};
+
+template <bool kHasBias, int N>
+struct Scales<Integers<kHasBias>, N> {
+    Pack<float, N> low, high;
 };
 
 template <class X, GluMode kMode>
@@ -30,27 +42,43 @@ class Row {
         quant_ = group * (args_.quant_is_scalar ? 1 : args_.half);
     }
 
-    // `x` is the row, wherever it is.
-    __device__ __forceinline__ void use(const Storage* x, int64_t row) {
+    // `x` is the row, wherever it is, and `scale` its activation scale.
+    __device__ __forceinline__ void use(const Storage* x, float scale) {
         x_ = x;
-        if constexpr (kIntegers) row_scale_ = args_.activation_scale ? args_.activation_scale[row] : 1.0f;
+        row_scale_ = scale;
+    }
+
+    __device__ __forceinline__ float scale_of(int64_t row) const {
+        return kIntegers && args_.activation_scale ? args_.activation_scale[row] : 1.0f;
+    }
+
+    template <int N>
+    __device__ __forceinline__ Scales<X, N> scales(int i) const {
+        Scales<X, N> scales;
+        if constexpr (kIntegers) {
+            scales.low = load_pack<N>(args_.weight_scale + columns_ + low_column(i));
+            scales.high = load_pack<N>(args_.weight_scale + columns_ + high_column<N>(i));
+        }
+        return scales;
     }
 
     // The operands of results i to i + N - 1.
     template <int N>
-    __device__ __forceinline__ void operands(int i, float (&activated)[N], float (&linear)[N]) const {
-        if constexpr (kMode != GluMode::kClampedInterleaved) {
-            read(activated_ + i, activated);
-            read(linear_ + i, linear);
-        } else if constexpr (N == 1) {
-            read(2 * i, activated);
-            read(2 * i + 1, linear);
+    __device__ __forceinline__ void operands(int i, const Scales<X, N>& scales, float (&activated)[N],
+                                             float (&linear)[N]) const {
+        float low[N], high[N];
+        if constexpr (kIntegers) {
+            dequantise(low_column(i), scales.low, low);
+            dequantise(high_column<N>(i), scales.high, high);
         } else {
-            float low[N], high[N];
-            read(2 * i, low);
-            read(2 * i + N, high);
+            load_floats<X>(x_ + low_column(i), low);
+            load_floats<X>(x_ + high_column<N>(i), high);
+        }
 #pragma unroll
-            for (int j = 0; j < N; ++j) {
+        for (int j = 0; j < N; ++j) {
+            activated[j] = low[j];
+            linear[j] = high[j];
+            if constexpr (kMode == GluMode::kClampedInterleaved && N > 1) {
                 activated[j] = j < N / 2 ? low[2 * j] : high[2 * j - N];
                 linear[j] = j < N / 2 ? low[2 * j + 1] : high[2 * j - N + 1];
             }
@@ -60,8 +88,10 @@ class Row {
     // Result i before quantisation.
     __device__ __forceinline__ float exact(int i) const {
         float activated[1], linear[1];
-        operands(i, activated, linear);
-        return smoothed(glu_.apply(activated[0], linear[0]), i);
+        operands(i, scales<1>(i), activated, linear);
+        const float value = glu_.apply(activated[0], linear[0]);
+        const float* factors = smoothing();
+        return factors ? fp32::mul(value, factors[args_.quant_is_scalar ? 0 : i]) : value;
     }
 
     template <class Product>
@@ -76,47 +106,42 @@ class Row {
 
     __device__ __forceinline__ int8_t quantise_static(int i) const {
         const float value = exact(i);
-        const int at = args_.quant_is_scalar ? 0 : i;
+        const int64_t at = quant_ + (args_.quant_is_scalar ? 0 : i);
         float scaled = value;
         if (args_.quant_scale) {
-            const float scale = args_.quant_scale[quant_ + at];
+            const float scale = args_.quant_scale[at];
             scaled =
                 args_.quant_is_scalar ? fp32::mul(value, fp32::div(1.0f, scale)) : fp32::div(value, scale);
         }
-        return round_to_int8(args_.quant_offset ? fp32::add(scaled, args_.quant_offset[quant_ + at])
-                                                : scaled);
+        return round_to_int8(args_.quant_offset ? fp32::add(scaled, args_.quant_offset[at]) : scaled);
     }
 
   private:
-    __device__ __forceinline__ float smoothed(float value, int i) const {
-        const float* factors = smoothing();
-        return factors ? fp32::mul(value, factors[args_.quant_is_scalar ? 0 : i]) : value;
+    // Columns of x that hold N results' operands: in both halves, or alternating.
+    __device__ __forceinline__ int low_column(int i) const {
+        return kMode == GluMode::kClampedInterleaved ? 2 * i : activated_ + i;
     }
-
     template <int N>
-    __device__ __forceinline__ void read(int column, float (&out)[N]) const {
-        if constexpr (kIntegers) {
-            dequantise(load_pack<N>(x_ + column), column, out);
-        } else {
-            load_floats<X>(x_ + column, out);
-        }
+    __device__ __forceinline__ int high_column(int i) const {
+        return kMode == GluMode::kClampedInterleaved ? 2 * i + N : linear_ + i;
     }
 
     // ((x + integer bias) * weight_scale) * activation_scale + float bias
     template <int N>
-    __device__ __forceinline__ void dequantise(Pack<int32_t, N> x, int column, float (&out)[N]) const {
-        const int64_t at = columns_ + column, bias_at = args_.bias_is_shared ? column : at;
-        if (args_.bias && args_.bias_element == Element::kI32) {
+    __device__ __forceinline__ void dequantise(int column, const Pack<float, N>& scale,
+                                               float (&out)[N]) const {
+        const int64_t bias_at = column + (args_.bias_is_shared ? 0 : columns_);
+        auto x = load_pack<N>(x_ + column);
+        if (X::kHasBias && args_.bias_element == Element::kI32) {
             const auto bias = load_pack<N>(static_cast<const int32_t*>(args_.bias) + bias_at);
 #pragma unroll
             for (int i = 0; i < N; ++i) x.value[i] = wrapping_add(x.value[i], bias.value[i]);
         }
-        const auto scale = load_pack<N>(args_.weight_scale + at);
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             out[i] = fp32::mul(fp32::mul(static_cast<float>(x.value[i]), scale.value[i]), row_scale_);
         }
-        if (args_.bias && args_.bias_element != Element::kI32) {
+        if (X::kHasBias && args_.bias_element != Element::kI32) {
             float bias[N];
             load_parameters(args_.bias, args_.bias_element, bias_at, bias);
 #pragma unroll

@@ -13,7 +13,8 @@ namespace moe_jit::cuda::swiglu {
 constexpr int kResults = 16;      // of a row, for each thread
 constexpr int kMaxThreads = 512;  // rows of this many fill the shared memory
 
-// The results of one row that a thread owns: kResults / kVector runs of kVector neighbours.
+// The results of a row that a thread computes: kResults / kVector runs of kVector neighbours. Where a row has
+// fewer, threads share the last run.
 template <class X, GluMode kMode>
 class Results {
   public:
@@ -21,32 +22,34 @@ class Results {
     static constexpr int kRuns = kResults / kVector;
     using RowOfX = Row<X, kMode>;
 
-    __device__ __forceinline__ explicit Results(const RowOfX& row, int half) : row_(row), half_(half) {}
+    __device__ __forceinline__ Results(const RowOfX& row, int half) : row_(row), last_(half - kVector) {}
+
+    // When the row's parameters have changed.
+    __device__ __forceinline__ void load_scales() {
+#pragma unroll
+        for (int r = 0; r < kRuns; ++r) scales_[r] = row_.template scales<kVector>(begin(r));
+    }
 
     // The largest estimated magnitude; 0 if the estimates are worth nothing.
     __device__ __forceinline__ float estimate() {
-        EstimatedProduct product;
-        float operand = 0.0f;
+        EstimatedProduct even, odd;
+        float squares = 0.0f;
 #pragma unroll
         for (int r = 0; r < kRuns; ++r) {
-            float* run = value_ + r * kVector;
-            if (begin(r) >= half_) {
-                for (int i = 0; i < kVector; ++i) run[i] = 0.0f;
-                continue;
-            }
             float activated[kVector], linear[kVector];
-            row_.operands(begin(r), activated, linear);
+            row_.operands(begin(r), scales_[r], activated, linear);
 #pragma unroll
             for (int i = 0; i < kVector; ++i) {
-                operand = fmaxf(operand, fabsf(linear[i]));
-                run[i] = row_.apply(activated[i], linear[i], product);
+                squares = fmaf(linear[i], linear[i], squares);
+                value_[r * kVector + i] = row_.apply(activated[i], linear[i], i % 2 ? odd : even);
             }
-            smooth(r, run, operand);
         }
-        deviation_ = deviation(product.exponent, operand);
-        largest_ = 0.0f;
+        if (row_.smoothing()) smooth(squares);
+        deviation_ = deviation(fmaxf(even.exponent, odd.exponent), squares);
+        float largest[4] = {};
 #pragma unroll
-        for (float value : value_) largest_ = fmaxf(largest_, fabsf(value));
+        for (int i = 0; i < kResults; ++i) largest[i % 4] = fmaxf(largest[i % 4], fabsf(value_[i]));
+        largest_ = fmaxf(fmaxf(largest[0], largest[1]), fmaxf(largest[2], largest[3]));
         return deviation_ < 1.0f ? largest_ : 0.0f;
     }
 
@@ -61,7 +64,7 @@ class Results {
 #pragma unroll
         for (int i = 0; i < kResults; ++i) candidates |= uint32_t{!(fabsf(value_[i]) < near)} << i;
         float largest = 0.0f;
-        for_each(candidates, [&](int i) { largest = fmaxf(largest, fabsf(row_.exact(column(i)))); });
+        for_each(candidates, [&](int, int column) { largest = fmaxf(largest, fabsf(row_.exact(column))); });
         return largest;
     }
 
@@ -81,7 +84,6 @@ class Results {
         if (uncertain) correct(words, factor, RowQuantizer::of(recipe, amax, 127.0f));
 #pragma unroll
         for (int r = 0; r < kRuns; ++r) {
-            if (begin(r) >= half_) continue;
             auto* target = reinterpret_cast<uint32_t*>(y + begin(r));
             if constexpr (kVector == 4) {
                 *target = words[r];
@@ -93,28 +95,28 @@ class Results {
 
   private:
     __device__ __forceinline__ int begin(int run) const {
-        return (run * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kVector;
+        return min((run * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kVector, last_);
     }
-    __device__ __forceinline__ int column(int i) const { return begin(i / kVector) + i % kVector; }
 
-    // Calls visit(i) for the results of `mask` that exist.
+    // Calls visit(result, column) for the results of `mask`.
     template <class Visit>
     __device__ __forceinline__ void for_each(uint32_t mask, Visit visit) const {
 #pragma unroll 1
         for (; mask != 0; mask &= mask - 1) {
             const int i = __ffs(mask) - 1;
-            if (column(i) < half_) visit(i);
+            visit(i, begin(i / kVector) + i % kVector);
         }
     }
 
-    __device__ __forceinline__ void smooth(int r, float* run, float& operand) const {
-        const float* factors = row_.smoothing();
-        if (factors == nullptr) return;
-        const auto factor = load_pack<kVector>(factors + begin(r));
+    __device__ __forceinline__ void smooth(float& squares) {
 #pragma unroll
-        for (int i = 0; i < kVector; ++i) {
-            operand = fmaxf(operand, fabsf(factor.value[i]));
-            run[i] *= factor.value[i];
+        for (int r = 0; r < kRuns; ++r) {
+            const auto factor = load_pack<kVector>(row_.smoothing() + begin(r));
+#pragma unroll
+            for (int i = 0; i < kVector; ++i) {
+                squares = fmaf(factor.value[i], factor.value[i], squares);
+                value_[r * kVector + i] *= factor.value[i];
+            }
         }
     }
 
@@ -125,8 +127,8 @@ class Results {
         for (int i = 0; i < kResults; ++i) {
             uncertain |= uint32_t{RoundedEstimate(value_[i], factor).uncertain(deviation_)} << i;
         }
-        for_each(uncertain, [&](int i) {
-            const uint32_t byte = static_cast<uint8_t>(round_to_int8(quantizer.apply(row_.exact(column(i)))));
+        for_each(uncertain, [&](int i, int column) {
+            const uint32_t byte = static_cast<uint8_t>(round_to_int8(quantizer.apply(row_.exact(column))));
             const int shift = 8 * (i % 4);
             const uint32_t kept = ~(0xffu << shift), placed = byte << shift;
 #pragma unroll
@@ -138,7 +140,8 @@ class Results {
     }
 
     const RowOfX& row_;
-    int half_;
+    int last_;  // column of the last run
+    Scales<X, kVector> scales_[kRuns];
     float value_[kResults];
     float deviation_;
     float largest_;  // estimated magnitude
@@ -170,20 +173,28 @@ __global__ void __launch_bounds__(kMaxThreads)
     let_dependents_start();
     wait_for_predecessors();
 
+    const uint32_t row_bytes = 2 * args.half * sizeof(Storage);
+    RowStream stream(barriers, slots, args.x, row_bytes, RowShare::of(args.rows));
     GroupCursor group({args.group_index, args.num_groups, args.groups_are_pairs}, args.rows);
     const RowShare share = RowShare::of(group.live_rows());
-    const uint32_t row_bytes = 2 * args.half * sizeof(Storage);
-    RowStream stream(barriers, slots, args.x, row_bytes, share.first, share.last);
+    if (group.live_rows() != args.rows) stream.restart(args.x, share);
     RowMaximum estimated(estimates), maximum(maxima);
     Row<X, kMode> row(args);
-    if (share.first < share.last) {
-        group.start(share.first);
+    Results<X, kMode> results(row, args.half);
+    const auto use_group = [&] {
         row.use_parameters(group.parameters());
+        results.load_scales();
+    };
+    float next_scale = 1.0f;
+    if (share.first < share.last) {
+        next_scale = row.scale_of(share.first);
+        group.start(share.first);
+        use_group();
     }
     for (int64_t i = share.first; i < share.last; ++i) {
-        if (group.seek(i)) row.use_parameters(group.parameters());
-        row.use(reinterpret_cast<const Storage*>(stream.wait()), i);
-        Results<X, kMode> results(row, args.half);
+        if (group.seek(i)) use_group();
+        row.use(reinterpret_cast<const Storage*>(stream.wait()), next_scale);
+        next_scale = row.scale_of(min(i + 1, share.last - 1));
         estimated.add(results.estimate());
         __syncthreads();
         stream.fetch();
