@@ -2,7 +2,7 @@
 
     python tests/sanitize.py                                   # compiles the modules
     compute-sanitizer --tool memcheck --error-exitcode 1 python tests/sanitize.py
-    compute-sanitizer --tool racecheck --error-exitcode 1 python tests/sanitize.py 8 320   # these tiles only
+    compute-sanitizer --tool racecheck --error-exitcode 1 python tests/sanitize.py 8 160   # these tiles only
 
 Every result is compared with the reference as well. Tensors get allocations of their own, so that memcheck
 sees an access beyond one of them.

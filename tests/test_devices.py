@@ -42,7 +42,7 @@ def test_other_gpus_get_one_clear_error(gpu: Any, name: str, major: int, minor: 
 
 def test_hopper_is_accepted(gpu: Any):
     device = backends.describe(gpu("NVIDIA H200", 9, 0))
-    assert device == moe_jit.problem.Device("cuda", 1, (9, 0), 132, "NVIDIA H200")
+    assert device == moe_jit.problem.Device("cuda", 1, "sm_90a", 132, "NVIDIA H200")
 
 
 def test_devices_that_are_not_cuda(gpu: Any):

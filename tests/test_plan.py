@@ -32,7 +32,7 @@ QWEN3_30B = MoEProblem(
     has_replay=False,
     enable_pdl=True,
     tune_max_num_tokens=8192,
-    device=Device("cuda", 0, (9, 0), 132),
+    device=Device("cuda", 0, "sm_90a", 132),
 )
 
 

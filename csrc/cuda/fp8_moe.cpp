@@ -1,8 +1,6 @@
 // tvm-ffi entry points of the CUDA module: unpack tensors, carve scratch memory, launch route -> experts ->
 // finalize on the environment's stream. Python has validated every argument.
-#include <tvm/ffi/extra/c_env_api.h>
-#include <tvm/ffi/extra/cuda/device_guard.h>
-
+#include "moe_jit/cuda/binding.h"
 #include "moe_jit/cuda/workspace.h"
 #include "moe_jit/ffi/fp8_moe_call.h"
 
@@ -12,23 +10,11 @@ namespace {
 using ffi::data;
 using ffi::Fp8MoeCall;
 
-void check(cudaError_t error, const char* stage) {
-    if (error != cudaSuccess) {
-        TVM_FFI_THROW(RuntimeError) << "launching " << stage << " failed: " << cudaGetErrorString(error);
-    }
-}
-
 void check_compiled_for(const char* what, int64_t compiled, int64_t called) {
     if (compiled != called) {
         TVM_FFI_THROW(InternalError) << "module compiled for " << what << ' ' << compiled << ", called with "
                                      << called;
     }
-}
-
-int num_multiprocessors(int device) {
-    int count = 0;
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "the device query");
-    return count;
 }
 
 LayerShape layer_shape(const Fp8MoeCall& call) {
@@ -68,7 +54,7 @@ RouteArgs route_args(const Fp8MoeCall& call, const Workspace& ws) {
     return args;
 }
 
-ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws) {
+ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, int num_sms) {
     ExpertsArgs args{};
     args.hidden_states = data<const uint8_t>(call.hidden_states);
     args.gemm1_weights = data<const uint8_t>(call.gemm1_weights);
@@ -90,7 +76,7 @@ ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws) {
     args.row_weights = call.use_routing_scales_on_input ? data<uint16_t>(call.expert_weights) : nullptr;
     args.intermediate = ws.intermediate;
     args.rows = call.output.has_value() ? ws.rows : data<uint16_t>(call.gemm2_output);
-    args.num_sms = num_multiprocessors(call.hidden_states.device().device_id);
+    args.num_sms = num_sms;
     args.pdl = call.enable_pdl;
     return args;
 }
@@ -111,18 +97,15 @@ FinalizeArgs finalize_args(const Fp8MoeCall& call, const Workspace& ws) {
 void fp8_moe(const Fp8MoeCall& call) {
     check_compiled_for("routing method", compiled_routing_method(), call.routing_method);
     check_compiled_for("activation type", compiled_activation_type(), call.activation_type);
-    const DLDevice device = call.hidden_states.device();
-    tvm::ffi::CUDADeviceGuard guard(device.device_id);
-    const auto stream = static_cast<cudaStream_t>(TVMFFIEnvGetStream(device.device_type, device.device_id));
-
+    const DeviceStream device(call.hidden_states);
+    const cudaStream_t stream = device.stream();
     const LayerShape shape = layer_shape(call);
     const int64_t bytes = Workspace(shape, nullptr).bytes;
-    const auto memory =
-        tvm::ffi::Tensor::FromEnvAlloc(TVMFFIEnvTensorAlloc, {bytes}, DLDataType{kDLUInt, 8, 1}, device);
+    const auto memory = device.allocate(bytes);
     const Workspace ws(shape, static_cast<uint8_t*>(memory.data_ptr()));
 
     check(launch_route(route_args(call, ws), stream), "routing");
-    check(launch_experts(experts_args(call, ws), stream), "the expert GEMMs");
+    check(launch_experts(experts_args(call, ws, device.num_sms()), stream), "the expert GEMMs");
     if (call.output.has_value()) check(launch_finalize(finalize_args(call, ws), stream), "finalize");
 }
 

@@ -2,9 +2,7 @@
 // weight [experts, k, n], one y. Python has validated every argument, sizes and alignment included.
 #include "moe_jit/cuda/grouped_matmul.h"
 
-#include <tvm/ffi/extra/c_env_api.h>
-#include <tvm/ffi/extra/cuda/device_guard.h>
-
+#include "moe_jit/cuda/binding.h"
 #include "moe_jit/cuda/integer_rows.h"
 #include "moe_jit/ffi/weight_table.h"
 
@@ -17,12 +15,6 @@ using ffi::Optional;
 using ffi::ProductKind;
 using ffi::Tensors;
 using ffi::TensorView;
-
-void check(cudaError_t error, const char* stage) {
-    if (error != cudaSuccess) {
-        TVM_FFI_THROW(RuntimeError) << "launching " << stage << " failed: " << cudaGetErrorString(error);
-    }
-}
 
 int64_t element_bytes(const TensorView& tensor) { return tensor.dtype().bits / 8; }
 
@@ -64,22 +56,18 @@ class Operation {
           weight_(call.weight[0]),
           y_(call.y[0]),
           kind_(static_cast<ProductKind>(call.kind)),
-          guard_(x_.device().device_id),
-          stream_(
-              static_cast<cudaStream_t>(TVMFFIEnvGetStream(x_.device().device_type, x_.device().device_id))) {
-    }
+          device_(x_) {}
 
     void run() const {
         Scratch counted(nullptr);
         carve(counted);
-        const auto memory = tvm::ffi::Tensor::FromEnvAlloc(TVMFFIEnvTensorAlloc, {counted.bytes},
-                                                           DLDataType{kDLUInt, 8, 1}, x_.device());
+        const auto memory = device_.allocate(counted.bytes);
         Scratch scratch(static_cast<char*>(memory.data_ptr()));
         const Buffers buffers = carve(scratch);
-        const int sms = num_multiprocessors();
+        const int sms = device_.num_sms();
         prepare_x(buffers);
-        check(launch_group_schedule(schedule_args(buffers, sms), stream_), "the group schedule");
-        check(launch_product(product_args(buffers, sms), stream_), "the grouped product");
+        check(launch_group_schedule(schedule_args(buffers, sms), device_.stream()), "the group schedule");
+        check(launch_product(product_args(buffers, sms), device_.stream()), "the grouped product");
     }
 
   private:
@@ -89,13 +77,6 @@ class Operation {
     int64_t n() const { return y_.size(1); }
     int num_experts() const { return static_cast<int>(weight_.size(0)); }
     int num_groups() const { return static_cast<int>(call_.group_list.value().size(0)); }
-
-    int num_multiprocessors() const {
-        int count = 0;
-        check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, x_.device().device_id),
-              "the device query");
-        return count;
-    }
 
     Buffers carve(Scratch& scratch) const {
         Buffers b{};
@@ -110,12 +91,13 @@ class Operation {
 
     void prepare_x(const Buffers& b) const {
         if (is_int4()) {
-            check(
-                launch_unpack_int4(data<const uint32_t>(x_), rows(), k(), x_.stride(0), b.unpacked, stream_),
-                "the unpacking of x");
+            check(launch_unpack_int4(data<const uint32_t>(x_), rows(), k(), x_.stride(0), b.unpacked,
+                                     device_.stream()),
+                  "the unpacking of x");
         }
         if (call_.offset.has_value()) {
-            check(launch_row_sums(data<const int8_t>(x_), rows(), k(), x_.stride(0), b.row_sums, stream_),
+            check(launch_row_sums(data<const int8_t>(x_), rows(), k(), x_.stride(0), b.row_sums,
+                                  device_.stream()),
                   "the row sums of x");
         }
     }
@@ -178,8 +160,7 @@ class Operation {
     const ffi::GroupedMatmulCall& call_;
     TensorView x_, weight_, y_;
     ProductKind kind_;
-    tvm::ffi::CUDADeviceGuard guard_;
-    cudaStream_t stream_;
+    DeviceStream device_;
 };
 
 void grouped_matmul(const ffi::GroupedMatmulCall& call) { Operation(call).run(); }

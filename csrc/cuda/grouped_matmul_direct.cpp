@@ -1,8 +1,6 @@
 // tvm-ffi entry point of the grouped product on CUDA cores: one launch for products that share sizes and
 // divide rows or k by a group list, otherwise one for each.
-#include <tvm/ffi/extra/c_env_api.h>
-#include <tvm/ffi/extra/cuda/device_guard.h>
-
+#include "moe_jit/cuda/binding.h"
 #include "moe_jit/cuda/direct/args.h"
 #include "moe_jit/ffi/weight_table.h"
 
@@ -16,12 +14,6 @@ using ffi::Optional;
 using ffi::ProductKind;
 using ffi::Tensors;
 using ffi::TensorView;
-
-void check(cudaError_t error) {
-    if (error != cudaSuccess) {
-        TVM_FFI_THROW(RuntimeError) << "launching the grouped product failed: " << cudaGetErrorString(error);
-    }
-}
 
 int log2(int64_t power) {
     int shift = 0;
@@ -39,11 +31,7 @@ StoredMatrix stored_matrix(const WeightView& view) {
 class Operation {
   public:
     explicit Operation(const ffi::GroupedMatmulCall& call)
-        : call_(call),
-          weights_(call.weight, call.packed_k),
-          device_(call.x[0].device()),
-          guard_(device_.device_id),
-          stream_(static_cast<cudaStream_t>(TVMFFIEnvGetStream(device_.device_type, device_.device_id))) {}
+        : call_(call), weights_(call.weight, call.packed_k), device_(TensorView(call.x[0])) {}
 
     void run() const {
         switch (static_cast<GroupType>(call_.group_type)) {
@@ -93,7 +81,6 @@ class Operation {
         return tensors.has_value() ? element_of(TensorView(tensors.value()[0])) : Element::kF32;
     }
 
-
     // k-groups of the parameter that has them.
     int segments(int64_t n, int expert) const {
         const auto& grouped = call_.antiquant_scale.has_value() ? call_.antiquant_scale : call_.scale;
@@ -135,7 +122,7 @@ class Operation {
     static int64_t element_bytes(const TensorView& tensor) { return tensor.dtype().bits / 8; }
 
     void launch(const DirectArgs& args) const {
-        if (args.rows > 0 && args.n > 0) check(launch_direct(args, stream_));
+        if (args.rows > 0 && args.n > 0) check(launch_direct(args, device_.stream()), "the grouped product");
     }
 
     // ---- launches
@@ -213,20 +200,18 @@ class Operation {
         const TensorView& list = call_.group_list.value();
         args.num_ranges = static_cast<int>(list.size(0));
         const int64_t bytes = (args.num_ranges + kExtraRanges) * sizeof(GroupRange);
-        auto memory =
-            tvm::ffi::Tensor::FromEnvAlloc(TVMFFIEnvTensorAlloc, {bytes}, DLDataType{kDLUInt, 8, 1}, device_);
+        auto memory = device_.allocate(bytes);
         args.ranges = static_cast<GroupRange*>(memory.data_ptr());
-        check(launch_ranges(data<const int64_t>(list), args.num_ranges,
-                            static_cast<int>(call_.group_list_type), total,
-                            static_cast<int>(weights_.num_experts()), args.ranges, stream_));
+        check(
+            launch_ranges(data<const int64_t>(list), args.num_ranges, static_cast<int>(call_.group_list_type),
+                          total, static_cast<int>(weights_.num_experts()), args.ranges, device_.stream()),
+            "the decoding of the group list");
         return memory;
     }
 
     const ffi::GroupedMatmulCall& call_;
     ffi::WeightTable weights_;
-    DLDevice device_;
-    tvm::ffi::CUDADeviceGuard guard_;
-    cudaStream_t stream_;
+    DeviceStream device_;
 };
 
 void grouped_matmul(const ffi::GroupedMatmulCall& call) { Operation(call).run(); }

@@ -15,6 +15,7 @@ from .ascend import (
     nz_to_nd,
 )
 from .autotuner import autotune
+from .backends import use_backend
 from .enums import ActivationType, RoutingMethodType, WeightLayout
 from .fused_moe import trtllm_fp8_per_tensor_scale_moe, trtllm_fp8_per_tensor_scale_routed_moe
 from .layer import FusedMoE
@@ -47,6 +48,7 @@ __all__ = [
     "trtllm_fp8_per_tensor_scale_routed_moe",
     "unshuffle_gemm1",
     "unshuffle_gemm2",
+    "use_backend",
     "warmup",
     "workspace_size",
 ]

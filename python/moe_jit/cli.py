@@ -15,6 +15,7 @@ from rich.text import Text
 from . import backends, jit, plan
 from .enums import RoutingMethodType
 from .jit import resources, toolchain
+from .jit.target import HOPPER, SUPPORTED_GPUS, target_of_capability
 from .problem import Device, MoEProblem
 
 app = typer.Typer(help="JIT-compiled mixture-of-experts kernels.", no_args_is_help=True, add_completion=False)
@@ -87,7 +88,8 @@ def _gpu() -> str:
     lines = []
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
-        fit = "supported" if (facts.major, facts.minor) == (9, 0) else "not supported (Hopper, 9.0, is)"
+        known = target_of_capability((facts.major, facts.minor)) is not None
+        fit = "supported" if known else f"not supported ({SUPPORTED_GPUS} is)"
         lines.append(f"{facts.name}, compute capability {facts.major}.{facts.minor}: {fit}")
     return "\n".join(lines)
 
@@ -161,7 +163,7 @@ def _first_specs() -> list[jit.ModuleSpec]:
         n_group=8,
         topk_group=4,
         routing_method=RoutingMethodType.DeepSeekV3,
-        device=Device("cuda", compute_capability=(9, 0)),
+        device=Device("cuda", target=HOPPER),
     )
     return [plan.plan(problem).module, backends.CPU_MODULE]
 

@@ -118,7 +118,7 @@ def _signature(args: Arguments) -> Hashable:
         None if t is None else (t.shape, t.dtype, t.device, t.is_contiguous(), t.data_ptr() & 15)
         for t in args.tensors
     ]
-    return (*tensors, *args[NUM_TENSORS:], *map(type, args))
+    return (backends.chosen(), *tensors, *args[NUM_TENSORS:], *map(type, args))
 
 
 def _run(args: Arguments) -> torch.Tensor | list[torch.Tensor]:

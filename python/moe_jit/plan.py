@@ -14,9 +14,11 @@ from .jit import ModuleSpec, Unit
 from .problem import MoEProblem
 
 # Token tiles with compiled code, see include/moe_jit/cuda/gemm/tile.cuh.
-TILE_TOKENS = (8, 16, 64, 128, 320)
+TILE_TOKENS = (8, 16, 64, 128, 160)
 # Those that leave no registers for promotion of partial sums to fp32, see csrc/cuda/experts.cu.
-_FAST_ACCUMULATION_TILES = frozenset({320})
+_FAST_ACCUMULATION_TILES = frozenset({160})
+# Above these the next tile is faster: a full 128-token tile waits for promotion and L2 (benchmarks/NOTES.md).
+_MOST_ROWS = {128: 96}
 _SHORT_K = 1024
 _EXPERT_TIERS = (32, 64, 128, 256, 512, 1024, 2048)
 _LOCAL_EXPERT_TIERS = (512, 2048)
@@ -57,7 +59,7 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     shortest_k = min(problem.hidden_size, problem.intermediate_size)
     allowed = [t for t in TILE_TOKENS if problem.fast_accum or t not in _FAST_ACCUMULATION_TILES]
     tiles = allowed if shortest_k > _SHORT_K else allowed[1:]
-    return next((tile for tile in tiles if rows <= tile), tiles[-1])
+    return next((tile for tile in tiles if rows <= _MOST_ROWS.get(tile, tile)), tiles[-1])
 
 
 def default_tactic(problem: MoEProblem) -> Tactic:
@@ -101,10 +103,11 @@ def _experts_unit(activation: ActivationType, num_local_experts: int, tile_token
 def plan(problem: MoEProblem, tactic: Tactic | None = None) -> Plan:
     """Name the translation units for a problem on a Hopper GPU; ``tactic`` replaces the default one."""
     tactic = tactic or default_tactic(problem)
+    target = problem.device.target
     units = (
         _experts_unit(problem.activation, problem.num_local_experts, tactic.tile_tokens),
         _route_unit(problem),
         Unit("cuda/finalize.cu"),
         Unit("cuda/fp8_moe.cpp"),
     )
-    return Plan(tactic, ModuleSpec("fp8_moe_sm90a", units, "sm_90a"))
+    return Plan(tactic, ModuleSpec(f"fp8_moe_{target.replace('_', '')}", units, target))

@@ -16,7 +16,7 @@ class Device:
 
     kind: Literal["cpu", "cuda"]
     index: int = 0
-    compute_capability: tuple[int, int] = (0, 0)
+    target: str = ""  # what its modules are compiled for
     sm_count: int = 0
     name: str = ""
 

@@ -80,6 +80,7 @@ def validate(args: Arguments) -> MoEProblem:
 
     hidden = args.hidden_states
     checks.storage("hidden_states", hidden, _E4M3, 2)
+    backends.require_auto("trtllm_fp8_per_tensor_scale_moe")
     device = backends.describe(hidden.device)
     num_tokens, hidden_size = hidden.shape
     _check_sizes(args, layout, activation, num_tokens, hidden_size)
@@ -112,7 +113,7 @@ def validate(args: Arguments) -> MoEProblem:
         do_finalize=args.do_finalize,
         scale_input=args.use_routing_scales_on_input,
         has_replay=args.routing_replay_out is not None,
-        enable_pdl=device.compute_capability >= (9, 0) if pdl is None else pdl,
+        enable_pdl=device.kind == "cuda" if pdl is None else pdl,
         tune_max_num_tokens=int(args.tune_max_num_tokens),
         device=device,
     )

@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from support.ascend import DEVICES, Inputs, check_quantised
+from support.ascend import Inputs, check_quantised, devices
 from support.calls import poisoned_allocations
 from support.matmul import BF16, F16, I8, INT4, ROWS, Problem
 
@@ -56,7 +56,7 @@ def random_problem(inputs: Inputs) -> tuple[Problem, str]:
     return problem, kind
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", devices("grouped_matmul"))
 @pytest.mark.parametrize("part", range(2))
 def test_grouped_matmul(device: str, part: int):
     for _ in range(ROUNDS):
@@ -65,7 +65,7 @@ def test_grouped_matmul(device: str, part: int):
         problem.check(torch.cat(problem.call(kind, split_item=0 if several else 2)))
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", devices("dequant_swiglu_quant"))
 def test_dequant_swiglu_quant(device: str):
     for _ in range(ROUNDS):
         inputs = Inputs(device)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.ascend import DEVICES, Inputs
+from support.ascend import Inputs, devices
 from support.ascend_calls import BASES, function_of
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
@@ -16,6 +16,16 @@ import moe_jit
 OPERATORS = [
     base for base in BASES if base.startswith(("swiglu", "dynamic", "finalize")) or "x" in BASES[base]
 ]
+
+
+def on_devices(bases: list[str]) -> list[Any]:
+    """Every base with every device that its operator has a module for."""
+    cases = []
+    for base in bases:
+        for device in devices(function_of(base).__name__.removeprefix("npu_")):
+            value, marks = (device, ()) if isinstance(device, str) else (device.values[0], device.marks)
+            cases.append(pytest.param(base, value, marks=marks, id=f"{base}-{value}"))
+    return cases
 
 
 def tree(value: Any, function) -> Any:
@@ -30,22 +40,27 @@ def as_tuple(result: Any) -> tuple[torch.Tensor, ...]:
     return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
 
-@pytest.mark.parametrize("base", OPERATORS)
-def test_fake_outputs_have_the_real_metadata(base: str):
-    real = as_tuple(function_of(base)(**BASES[base]))
+@pytest.mark.parametrize(("base", "device"), on_devices(OPERATORS))
+def test_fake_outputs_have_the_real_metadata(base: str, device: str):
+    arguments = tree(BASES[base], lambda t: t.to(device))
+    real = as_tuple(function_of(base)(**arguments))
     with FakeTensorMode() as mode:
-        fake = as_tuple(function_of(base)(**tree(BASES[base], mode.from_tensor)))
+        fake = as_tuple(function_of(base)(**tree(arguments, mode.from_tensor)))
     described = [[(t.shape, t.dtype, t.stride(), t.device) for t in result] for result in (real, fake)]
     assert described[0] == described[1]
 
 
-@pytest.mark.parametrize("base", ["token", "int8int4", "ends", "separate", "finalize4", "swiglu", "dynamic"])
+@pytest.mark.parametrize(
+    ("base", "device"),
+    on_devices(["token", "int8int4", "ends", "separate", "finalize4", "swiglu", "dynamic"]),
+)
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_without_graph_breaks(base: str):
+def test_compiled_without_graph_breaks(base: str, device: str):
     torch._dynamo.reset()
     function = function_of(base)
+    arguments = tree(BASES[base], lambda t: t.to(device))
     compiled = torch.compile(lambda arguments: function(**arguments), backend="eager", fullgraph=True)
-    expected, actual = as_tuple(function(**BASES[base])), as_tuple(compiled(BASES[base]))
+    expected, actual = as_tuple(function(**arguments)), as_tuple(compiled(arguments))
     assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
 
 
@@ -99,10 +114,10 @@ def test_one_compilation_serves_every_number_of_tokens():
     assert graphs[0] == graphs[-1]
 
 
-@pytest.mark.parametrize("base", ["token", "int4", "finalize", "swiglu", "dynamic"])
-def test_opcheck(base: str):
+@pytest.mark.parametrize(("base", "device"), on_devices(["token", "int4", "finalize", "swiglu", "dynamic"]))
+def test_opcheck(base: str, device: str):
     name = function_of(base).__name__
-    arguments = dict(BASES[base])
+    arguments = tree(BASES[base], lambda t: t.to(device))
     if name == "npu_grouped_matmul":
         positional = (arguments.pop("x"), arguments.pop("weight"))
     elif name.endswith("routing"):
@@ -117,105 +132,3 @@ def test_invalid_calls_fail_while_tracing():
     compiled = torch.compile(moe_jit.npu_dynamic_quant, backend="eager", fullgraph=True)
     with pytest.raises(Exception, match="input must be of at least 2 dimensions"):
         compiled(torch.ones(4))
-
-
-# ---- a quantised layer, in the two forms of serving engines
-
-
-@pytest.fixture(params=DEVICES)
-def layer(request) -> dict[str, Any]:
-    inputs = Inputs(request.param)
-    tokens, top_k, experts, hidden, inner = 24, 2, 6, 256, 128
-    logits = inputs.normal(tokens, experts)
-    weights, ids = logits.softmax(dim=1).topk(top_k, dim=1)
-    order = ids.flatten().argsort(stable=True)
-    w13, w2 = inputs.integers(experts, hidden, 2 * inner), inputs.integers(experts, inner, hidden)
-    return {
-        "x": inputs.normal(tokens, hidden, dtype=torch.bfloat16),
-        "w13": w13,
-        "w2": w2,
-        "w13_scale": inputs.positive(experts, 2 * inner, high=2e-3),
-        "w2_scale": inputs.positive(experts, hidden, high=2e-3).bfloat16().float(),
-        "weights": weights.flatten()[order],
-        "rows": order // top_k,
-        "counts": torch.bincount(ids.flatten(), minlength=experts),
-        "expert": ids.flatten()[order],
-        "note": inputs.note,
-    }
-
-
-def first_half(layer: dict[str, Any], blocked: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quantised rows of the second product, and their scales; the buffer has spare rows."""
-    x, scale = moe_jit.npu_dynamic_quant(layer["x"])
-    spare = x.new_full((9, x.shape[1]), 77)
-    w13 = moe_jit.npu_format_cast(layer["w13"], 29) if blocked else layer["w13"]
-    (h,) = moe_jit.npu_grouped_matmul(
-        [torch.cat([x[layer["rows"]], spare])],
-        [w13],
-        split_item=3,
-        group_type=0,
-        group_list=layer["counts"],
-        group_list_type=1,
-        output_dtype=torch.int32,
-    )
-    return moe_jit.npu_dequant_swiglu_quant(
-        h,
-        weight_scale=layer["w13_scale"],
-        activation_scale=torch.cat([scale[layer["rows"]], scale.new_full((9,), float("nan"))]),
-        group_index=layer["counts"],
-        activate_left=True,
-        quant_mode=1,
-    )
-
-
-def exact(layer: dict[str, Any]) -> torch.Tensor:
-    """The layer in float64, without quantisation of activations."""
-    cpu = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in layer.items()}
-    w13 = cpu["w13"].double() * cpu["w13_scale"].double()[:, None]
-    w2 = cpu["w2"].double() * cpu["w2_scale"].double()[:, None]
-    rows = cpu["x"].double()[cpu["rows"]]
-    gate, up = torch.einsum("mk,mkn->mn", rows, w13[cpu["expert"]]).chunk(2, dim=1)
-    h = torch.nn.functional.silu(gate) * up
-    out = torch.einsum("mk,mkn->mn", h, w2[cpu["expert"]]) * cpu["weights"].double()[:, None]
-    return torch.zeros(cpu["x"].shape, dtype=torch.float64).index_add(0, cpu["rows"], out)
-
-
-def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((actual.cpu().double() - expected).norm() / expected.norm()).item()
-
-
-@pytest.mark.parametrize("blocked", [False, True])
-def test_layer_with_a_separate_combination(layer: dict[str, Any], blocked: bool):
-    y, scale = first_half(layer, blocked)
-    (rows,) = moe_jit.npu_grouped_matmul(
-        [y],
-        [layer["w2"]],
-        scale=[layer["w2_scale"].bfloat16()],
-        per_token_scale=[scale],
-        split_item=2,
-        group_type=0,
-        group_list=layer["counts"],
-        group_list_type=1,
-        output_dtype=torch.bfloat16,
-    )
-    assert not rows[-9:].any()
-    weighed = rows[:-9].float() * layer["weights"][:, None]
-    output = torch.zeros(layer["x"].shape, device=rows.device).index_add(0, layer["rows"], weighed)
-    assert relative_error(output, exact(layer)) < 0.02, layer["note"]
-
-
-@pytest.mark.parametrize("blocked", [False, True])
-def test_layer_with_finalize_routing(layer: dict[str, Any], blocked: bool):
-    y, scale = first_half(layer, blocked)
-    output = moe_jit.npu_grouped_matmul_finalize_routing(
-        y,
-        moe_jit.npu_format_cast(layer["w2"], 29) if blocked else layer["w2"],
-        layer["counts"],
-        scale=layer["w2_scale"],
-        pertoken_scale=scale,
-        shared_input=torch.zeros_like(layer["x"]),
-        logit=torch.cat([layer["weights"], torch.zeros(9, device=y.device)]),
-        row_index=torch.cat([layer["rows"], torch.zeros(9, dtype=torch.int64, device=y.device)]),
-        output_bs=layer["x"].shape[0],
-    )
-    assert relative_error(output, exact(layer)) < 0.02, layer["note"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.ascend import DEVICES, Inputs
+from support.ascend import Inputs, devices
 from support.calls import poisoned_allocations
 from support.matmul import ROWS, Problem, stored_weight
 
@@ -16,7 +16,7 @@ from moe_jit.reference import ascend as reference
 INT8, INT4 = "i8-bf16-f32scale-token", "i8i4-f16"
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=devices("grouped_matmul_finalize_routing", "grouped_matmul"))
 def inputs(request) -> Inputs:
     return Inputs(request.param)
 

@@ -7,13 +7,13 @@ import struct
 
 import pytest
 import torch
-from support.ascend import DEVICES, Inputs
+from support.ascend import Inputs
 
 import moe_jit
 from moe_jit.ascend.formats import pack_int4, unpack_int4
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def inputs(request) -> Inputs:
     return Inputs(request.param)
 

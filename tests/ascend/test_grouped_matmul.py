@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.ascend import ALL_DEVICES, Inputs
+from support.ascend import Inputs, devices
 from support.matmul import BF16, F16, F32, I8, INT4, ROWS, Problem
 
 import moe_jit
@@ -15,7 +15,7 @@ INT4_SCALED = [name for name in INT4_WEIGHT if ROWS[name].x in (I8, INT4)]
 ANTIQUANT = [name for name, row in ROWS.items() if row.x in (F16, BF16) and row.w != row.x]
 
 
-@pytest.fixture(params=ALL_DEVICES)
+@pytest.fixture(params=devices("grouped_matmul"))
 def inputs(request) -> Inputs:
     return Inputs(request.param)
 

@@ -9,7 +9,7 @@ import torch
 from moe_jit.enums import RoutingMethodType
 from moe_jit.problem import Device, MoEProblem
 
-H200 = Device("cuda", 0, (9, 0), 132, "NVIDIA H200")
+H200 = Device("cuda", 0, "sm_90a", 132, "NVIDIA H200")
 
 
 def problem(**changes: Any) -> MoEProblem:

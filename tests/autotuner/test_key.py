@@ -25,7 +25,7 @@ DEVICES = st.builds(
     Device,
     kind=st.just("cuda"),
     index=st.integers(0, 1),
-    compute_capability=st.just((9, 0)),
+    target=st.just("sm_90a"),
     sm_count=st.sampled_from([78, 132]),
     name=st.sampled_from(["NVIDIA H100 PCIe", "NVIDIA H200"]),
 )

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from moe_jit import jit
-from moe_jit.jit import ModuleSpec, Unit, keys, loader, toolchain
+from moe_jit.jit import ModuleSpec, Unit, keys, loader, spec, toolchain
+from moe_jit.jit.spec import package_sources
 
 
 def _snapshot(directory: Path) -> dict[str, float]:
@@ -205,3 +206,24 @@ def test_own_sources_are_found() -> None:
     tree = loader.package_sources()
     assert (tree.include / "moe_jit").is_dir()
     assert tree.csrc.is_dir()
+
+
+def test_headers_of_other_devices_do_not_matter(project: Any) -> None:
+    """What foreign_folders leaves out of a key is indeed never included."""
+    tree = package_sources()
+    for target in ("cpu", "ascend-emulator", "sm_90a"):
+        foreign = spec.foreign_folders(target)
+        own = [p for p in tree.include.joinpath("moe_jit").rglob("*.*") if p.parent != tree.include]
+        own = [p for p in own if p.relative_to(tree.include / "moe_jit").parts[0] not in foreign]
+        sources = {"cpu": "cpu", "ascend-emulator": "ascend", "sm_90a": "cuda"}[target]
+        own += tree.csrc.joinpath(sources).rglob("*.*")
+        assert len(own) > 10
+        included = {line for path in own for line in path.read_text().splitlines() if "#include" in line}
+        assert not [line for line in included for folder in foreign if f'"moe_jit/{folder}/' in line]
+    before = project.compilations
+    project.value()
+    other = project.root / "include" / "moe_jit" / "cuda" / "other.h"
+    other.parent.mkdir()
+    other.write_text("\n")
+    project.value()
+    assert project.compilations == before + 1

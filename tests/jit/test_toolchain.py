@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from moe_jit.jit import ToolchainError, cuda_target, toolchain
+from moe_jit.jit import ToolchainError, toolchain
 
 
 def _fake_nvcc(root: Path, version: str) -> Path:
@@ -117,28 +116,3 @@ class TestCutlass:
             ToolchainError, match=r"MOE_JIT_CUTLASS_DIR[\s\S]*nvidia-cutlass[\s\S]*flashinfer-python"
         ):
             toolchain.find_cutlass()
-
-
-class TestTarget:
-    @pytest.mark.parametrize("text", ["9.0a", "9.0", "90a", "sm_90a"])
-    def test_variable_in_any_spelling(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-        monkeypatch.setenv("MOE_JIT_CUDA_ARCH", text)
-        assert cuda_target() == "sm_90a"
-
-    @pytest.mark.parametrize("text", ["8.0", "10.0a", "hopper"])
-    def test_variable_with_another_architecture(self, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-        monkeypatch.setenv("MOE_JIT_CUDA_ARCH", text)
-        with pytest.raises(ToolchainError, match=f"MOE_JIT_CUDA_ARCH: given '{text}'"):
-            cuda_target((9, 0))
-
-    def test_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("MOE_JIT_CUDA_ARCH", raising=False)
-        assert cuda_target((9, 0)) == "sm_90a"
-        with pytest.raises(ToolchainError, match=r"given 10\.0, expected 9\.0"):
-            cuda_target((10, 0))
-
-    def test_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("MOE_JIT_CUDA_ARCH", raising=False)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        with pytest.raises(ToolchainError, match=r"MOE_JIT_CUDA_ARCH=9\.0a"):
-            cuda_target()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 
+from moe_jit.ascend.backends import CUDA_OPERATORS
 from moe_jit.reference.ascend import Quantised
 from support.problems import fresh_seed, generator
 
-DEVICES = ["cpu"]  # of operators without a CUDA module
-ALL_DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 HALF_WINDOW = 127 * 2.0**-20  # how near to a tie a value may be rounded to the other side
+
+
+def devices(*operators: str) -> list[Any]:
+    """Devices that all of ``operators`` have modules for."""
+    on_cuda = all(operator in CUDA_OPERATORS for operator in operators)
+    return ["cpu", *([pytest.param("cuda", marks=pytest.mark.cuda)] if on_cuda else [])]
 
 
 class Inputs:

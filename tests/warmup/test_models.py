@@ -14,7 +14,7 @@ from moe_jit.problem import Device
 from moe_jit.warmup import ExpertLayer, expert_layer, module_specs, read_config
 
 CONFIGS = Path(__file__).parent / "configs"
-HOPPER = Device("cuda", 0, (9, 0), 132)
+HOPPER = Device("cuda", 0, "sm_90a", 132)
 DEEPSEEK, RENORMALIZE = RoutingMethodType.DeepSeekV3, RoutingMethodType.Renormalize
 
 # hidden size, intermediate size, experts, top_k, routing

@@ -43,7 +43,7 @@ from moe_jit.problem import Device
 from moe_jit import backends
 from moe_jit.warmup import expert_layer
 from moe_jit.workspace import problem_workspace
-device = Device("cuda", 0, (9, 0), 132)
+device = Device("cuda", 0, "sm_90a", 132)
 layer = expert_layer(%r)
 for pre_routed in (False, True):
     backends.load(backends.module_spec(layer.problem(4, device, pre_routed=pre_routed)))

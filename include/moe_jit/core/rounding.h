@@ -43,9 +43,12 @@ struct RequantParameter {
                 (bits >> 46 & 1u) != 0};
     }
 
-    // Nine bits before the offset, eight after it.
     MOE_JIT_HD MOE_JIT_INLINE uint8_t apply(int32_t accumulator) const {
-        const float product = fp32::mul(static_cast<float>(accumulator), scale);
+        return quantise(fp32::mul(static_cast<float>(accumulator), scale));
+    }
+
+    // Nine bits before the offset, eight after it.
+    MOE_JIT_HD MOE_JIT_INLINE uint8_t quantise(float product) const {
         const int32_t value = saturate(fp32::rint(product), -256, 255) + offset;
         const int32_t low = is_signed ? -128 : 0, high = is_signed ? 127 : 255;
         return static_cast<uint8_t>(value < low ? low : value > high ? high : value);

@@ -7,13 +7,16 @@ Every module of an operator exports one function with the operator's name; its a
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 
-from moe_jit import backends, jit
+from moe_jit import jit
+from moe_jit.backends import describe, kind_of, require_auto
 from moe_jit.checks import reject
+
+from . import kernel_calls
 
 OPERATORS = (
     "dequant_swiglu_quant",
@@ -22,38 +25,59 @@ OPERATORS = (
     "grouped_matmul_finalize_routing",
 )
 
-_MODULES = {
-    "cpu": {name: jit.ModuleSpec(f"{name}_cpu", (jit.Unit(f"cpu/{name}.cpp"),), "cpu") for name in OPERATORS},
+# Translation units under csrc/cuda, for the operators that have kernels.
+_CUDA_UNITS = {
+    "dequant_swiglu_quant": ("dequant_swiglu_quant.cpp", "dequant_swiglu_quant.cu"),
+    "dynamic_quant": ("dynamic_quant.cpp", "dynamic_quant.cu"),
 }
+# Operators whose GPU module depends on the call.
+_PLANNED = ("grouped_matmul",)
+CUDA_OPERATORS = (*_CUDA_UNITS, *_PLANNED)
 
 
-# On GPUs the module of these depends on the call.
-_PLANNED = {"cuda": ("grouped_matmul",)}
+def module_spec(operator: str, target: str) -> jit.ModuleSpec | None:
+    """The module of ``operator`` for "cpu" or a CUDA target; None where there is none."""
+    if target == "cpu":
+        return jit.ModuleSpec(f"{operator}_cpu", (jit.Unit(f"cpu/{operator}.cpp"),), target)
+    if operator not in _CUDA_UNITS:
+        return None
+    units = tuple(jit.Unit(f"cuda/{source}") for source in _CUDA_UNITS[operator])
+    return jit.ModuleSpec(f"{operator}_{target.replace('_', '')}", units, target)
 
 
 @cache
-def load(operator: str, module: jit.ModuleSpec) -> Callable[..., Any]:
-    """Compile or load a module and return its function ``operator``."""
-    function: Callable[..., Any] = jit.load(module)[operator]
+def _load(operator: str, spec: jit.ModuleSpec) -> Callable[..., Any]:
+    function: Callable[..., Any] = jit.load(spec)[operator]
     return function
+
+
+@cache
+def _target(operator: str, device: torch.device, argument: str) -> str:
+    """What modules of the operator are compiled for on a CPU or GPU."""
+    kinds = ("cpu", "cuda") if operator in CUDA_OPERATORS else ("cpu",)
+    if device.type not in kinds:
+        reject(argument, f"on a device that npu_{operator} supports ({' or '.join(kinds)})", device)
+    return describe(device, argument).target or "cpu"
 
 
 def function_for(
     operator: str,
     device: torch.device,
     argument: str,
-    plan: Callable[[], jit.ModuleSpec] | None = None,
+    plan: Callable[[str], jit.ModuleSpec] | None = None,
 ) -> Callable[..., Any]:
-    """The function that runs ``operator`` on ``device``, which is that of ``argument``; on a GPU, the one of
-    the module that ``plan`` chooses.
+    """The function that runs ``operator`` on ``device`` (that of ``argument``), or on the chosen backend.
+    ``plan`` chooses among the modules for a GPU target.
 
-    Raises ValueError where no module supports the device; nothing falls back to another one.
+    Compiles or loads its module. Raises ValueError where nothing supports it; nothing falls back to another
+    one.
     """
-    if plan is not None and operator in _PLANNED.get(device.type, ()):
-        backends.describe(device, argument)
-        return load(operator, plan())
-    if operator not in _MODULES.get(device.type, {}):
-        offers = {kind: (*_MODULES.get(kind, {}), *_PLANNED.get(kind, ())) for kind in ("cpu", "cuda")}
-        kinds = " or ".join(kind for kind, operators in offers.items() if operator in operators)
-        reject(argument, f"on a device that npu_{operator} supports ({kinds})", device)
-    return load(operator, _MODULES[device.type][operator])
+    kind = kind_of(device, argument)
+    if kind in kernel_calls.KINDS:
+        if operator in kernel_calls.FUNCTIONS:
+            return partial(kernel_calls.FUNCTIONS[operator], kind)
+        require_auto(f"npu_{operator}")
+    target = _target(operator, device, argument)
+    spec = plan(target) if plan and target != "cpu" else module_spec(operator, target)
+    assert spec is not None
+    return _load(operator, spec)

@@ -20,7 +20,7 @@ _MMA_STEP_PAIR = 32  # elements of k
 _INT8_BLOCK = 128  # elements of k
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
-_TILES = (16, 64, 128, 320)
+_TILES = (16, 64, 160)
 # Weights that become an operand in registers leave no registers for wider tiles.
 _REGISTER_TILES = (16, 64)
 
@@ -33,21 +33,21 @@ class TensorCoreProduct(NamedTuple):
     tiles: tuple[int, ...]
 
 
-def module_for(r: Request, p: Parameters) -> ModuleSpec:
+def module_for(r: Request, p: Parameters, target: str) -> ModuleSpec:
     """The fastest module that takes the call."""
     product = tensor_core_product(r, p)
-    return direct_module(r) if product is None else tensor_core_module(r, p, product)
+    return direct_module(r, target) if product is None else tensor_core_module(r, p, product, target)
 
 
 # ---- CUDA cores: any layout, alignment and group type
 
 
-def direct_module(r: Request) -> ModuleSpec:
+def direct_module(r: Request, target: str) -> ModuleSpec:
     units = (
         Unit("cuda/grouped_matmul_direct.cu", (("MOE_JIT_PRODUCT", _direct_product(r)),)),
         Unit("cuda/grouped_matmul_direct.cpp"),
     )
-    return ModuleSpec("grouped_matmul_direct_sm90a", units, "sm_90a")
+    return ModuleSpec(f"grouped_matmul_direct_{target.replace('_', '')}", units, target)
 
 
 def _direct_product(r: Request) -> str:
@@ -62,7 +62,7 @@ def _direct_product(r: Request) -> str:
 # ---- tensor cores
 
 
-def tensor_core_module(r: Request, p: Parameters, product: TensorCoreProduct) -> ModuleSpec:
+def tensor_core_module(r: Request, p: Parameters, product: TensorCoreProduct, target: str) -> ModuleSpec:
     tier = next(tier for tier in _GROUP_TIERS if r.groups.num_groups <= tier)
     unit = Unit(
         "cuda/grouped_matmul.cu",
@@ -75,7 +75,7 @@ def tensor_core_module(r: Request, p: Parameters, product: TensorCoreProduct) ->
         ),
     )
     others = (Unit("cuda/group_schedule.cu"), Unit("cuda/integer_rows.cu"), Unit("cuda/grouped_matmul.cpp"))
-    return ModuleSpec("grouped_matmul_sm90a", (unit, *others), "sm_90a")
+    return ModuleSpec(f"grouped_matmul_{target.replace('_', '')}", (unit, *others), target)
 
 
 def tile_tokens(r: Request, tiles: tuple[int, ...]) -> int:

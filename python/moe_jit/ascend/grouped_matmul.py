@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from moe_jit.backends import chosen
+
 from . import backends, cuda_plan, matmul_rules
 from .matmul_arguments import GroupType, Request, request
 from .matmul_rules import Parameters
@@ -151,9 +153,11 @@ _plans: dict[Hashable, _Plan] = {}
 
 
 def _signature(x: Any, weight: Any, given: dict[str, Any]) -> Hashable:
-    """All metadata that checks depend on. Raises AttributeError or TypeError for what is not a valid call."""
+    """All metadata that checks and plans depend on. Raises AttributeError, TypeError or RuntimeError for what
+    is not a valid call."""
     scalars = tuple(given[name] for name in _SCALARS)
     return (
+        chosen(),
         _described(x),
         _described(weight),
         *[None if given[name] is None else _described(given[name]) for name in _LISTS],
@@ -183,7 +187,7 @@ def _run(x: Any, weight: Any, **given: Any) -> list[torch.Tensor]:
         try:
             signature = _signature(x, weight, given)
             plan = _plans.get(signature)
-        except (AttributeError, TypeError):  # checks say which argument is wrong
+        except (AttributeError, TypeError, RuntimeError):  # checks say which argument is wrong
             signature = plan = None
         if plan is not None:
             y = x[0].new_empty(plan.shape, dtype=plan.output_dtype)
@@ -198,7 +202,9 @@ def _run(x: Any, weight: Any, **given: Any) -> list[torch.Tensor]:
 def _run_checked(x: Any, weight: Any, given: dict[str, Any], signature: Hashable) -> list[torch.Tensor]:
     r, p = _check(x, weight, given)
     device = r.x[0].device
-    function = backends.function_for("grouped_matmul", device, "x", lambda: cuda_plan.module_for(r, p))
+    function = backends.function_for(
+        "grouped_matmul", device, "x", lambda target: cuda_plan.module_for(r, p, target)
+    )
     outputs = [r.x[0].new_empty(shape, dtype=p.output_dtype) for shape in _shapes(r)]
     lists = (p.bias, _as_int64(p.scale), p.offset, p.antiquant_scale, p.antiquant_offset)
     groups = r.groups.on(device)

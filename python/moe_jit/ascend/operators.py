@@ -26,7 +26,7 @@ class Operator:
         self._dispatched = getattr(torch.ops.moe_jit, name)
         arguments = self._dispatched.default._schema.arguments
         defaults = {a.name: a.default_value for a in arguments if a.kwarg_only}
-        for key in ("CPU", "CUDA"):
+        for key in ("CPU", "CUDA", "PrivateUse1"):  # the last one is torch_npu's
             _library.impl(name, _with_defaults(run, defaults), key)
         torch.library.register_fake(f"moe_jit::{name}", _with_defaults(allocate, defaults), lib=_library)
 

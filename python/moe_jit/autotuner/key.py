@@ -14,10 +14,10 @@ import torch
 from ..jit import SourceTree, Unit
 from ..jit.flags import unit_flags
 from ..jit.spec import package_sources
+from ..jit.target import HOPPER
 from ..problem import MoEProblem
 
 OPERATION = "fp8_per_tensor_scale_moe"
-_TARGET = "sm_90a"
 # Facts of a call that cannot change which tactic is fastest; every other field of MoEProblem is in the key.
 IRRELEVANT = {
     "num_tokens": "measured per bucket",
@@ -52,11 +52,11 @@ class Key:
 
 def kernel_set(tree: SourceTree) -> str:
     """Digest of all that the GPU code is compiled from, and of its flags; no driver or compiler version."""
-    digest = hashlib.sha256(tree.headers_digest.encode())
+    digest = hashlib.sha256(tree.headers_digest(HOPPER).encode())
     for path in sorted((tree.csrc / "cuda").iterdir()):
         if path.suffix in (".cu", ".cpp"):
             unit = Unit(str(path.relative_to(tree.csrc)))
-            described = [unit.source, tree.unit_digest(unit), unit_flags(unit, _TARGET)]
+            described = [unit.source, tree.unit_digest(unit, HOPPER), unit_flags(unit, HOPPER)]
             digest.update(json.dumps(described).encode())
     return digest.hexdigest()[:16]
 

@@ -14,7 +14,8 @@ from .loader import (
 )
 from .spec import ModuleSpec, SourceTree, Unit
 from .store import Entry, Store
-from .toolchain import ToolchainError, cuda_target
+from .target import cuda_target
+from .toolchain import ToolchainError
 
 __all__ = [
     "CompileError",

@@ -19,7 +19,7 @@ from .flags import compile_command, link_command
 from .keys import module_name, object_name
 from .progress import Progress
 from .resources import job_count
-from .spec import ModuleSpec, SourceTree, Unit
+from .spec import NPU, ModuleSpec, SourceTree, Unit
 from .store import PAYLOADS, Entry, Store
 from .toolchain import Toolchain
 
@@ -52,14 +52,15 @@ class Builder:
 
     def build(self, progress: Progress) -> list[Entry]:
         """The modules in the order of the specs."""
-        units = dict.fromkeys(unit for spec in self._specs for unit in spec.units)
+        every = dict.fromkeys(unit for spec in self._specs for unit in spec.units)
+        units = {} if self._target == NPU else every  # bisheng compiles and links in one step
         names = {unit: object_name(unit, self._target, self._tree, self._toolchain) for unit in units}
         objects = {unit: self._find_object(name) for unit, name in names.items()}
         # nvcc takes longest, so its units start first.
         missing = sorted(
             (unit for unit, found in objects.items() if not found), key=lambda unit: not unit.is_cuda
         )
-        jobs = job_count(missing)
+        jobs = job_count(missing or every)
         progress.compiling(len(missing), jobs, links=len(self._specs))
         start = time.monotonic()
         with ThreadPoolExecutor(jobs) as pool:
@@ -90,29 +91,39 @@ class Builder:
                 output = PAYLOADS["objects"]
                 command = compile_command(unit, self._target, self._tree, self._toolchain, output)
                 seconds = self._run(command, stage, str(unit))
-                self._check_unchanged(unit, name)
+                self._check_unchanged(unit)
                 self.compile_seconds[str(unit)] = seconds
                 facts = self._facts(PurePosixPath(unit.source).stem, command, seconds, [unit])
                 entry = self._store.publish(stage, "objects", name, facts)
         progress.advance()
         return entry
 
-    def _check_unchanged(self, unit: Unit, name: str) -> None:
-        """An object made from sources edited meanwhile must not be published under the old key."""
-        now = SourceTree(self._tree.root)
-        if object_name(unit, self._target, now, self._toolchain) != name:
+    def _check_unchanged(self, unit: Unit) -> None:
+        """A result made from sources edited meanwhile must not be published under the old key."""
+        trees = (self._tree, SourceTree(self._tree.root))
+        before, now = (object_name(unit, self._target, tree, self._toolchain) for tree in trees)
+        if before != now:
             raise CompileError(f"{unit}: its sources changed since this process read them; start it again")
 
     def _link(self, spec: ModuleSpec, objects: dict[Unit, Path], start: float, progress: Progress) -> Entry:
         with self._store.stage() as stage:
-            payloads = [objects[unit] for unit in spec.units]
-            command = link_command(spec, payloads, self._toolchain, PAYLOADS["modules"])
-            self._run(command, stage, f"{spec.name} (link)")
+            command = self._module_command(spec, objects)
+            one_step = not objects
+            seconds = self._run(command, stage, str(spec.units[0]) if one_step else f"{spec.name} (link)")
+            if one_step:
+                self._check_unchanged(spec.units[0])
+                self.compile_seconds[str(spec.units[0])] = seconds
             name = module_name(spec, self._tree, self._toolchain)
             facts = self._facts(spec.name, command, time.monotonic() - start, list(spec.units))
             entry = self._store.publish(stage, "modules", name, facts)
         progress.advance()
         return entry
+
+    def _module_command(self, spec: ModuleSpec, objects: dict[Unit, Path]) -> list[str]:
+        output = PAYLOADS["modules"]
+        if not objects:
+            return compile_command(spec.units[0], spec.target, self._tree, self._toolchain, output)
+        return link_command(spec, [objects[unit] for unit in spec.units], self._toolchain, output)
 
     def _facts(self, name: str, command: list[str], seconds: float, units: list[Unit]) -> dict[str, Any]:
         return {

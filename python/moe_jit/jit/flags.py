@@ -6,7 +6,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from .spec import ModuleSpec, SourceTree, Unit
+from .spec import CPU, EMULATOR, NPU, ModuleSpec, SourceTree, Unit
 from .toolchain import Toolchain, toolkit_directory, tvm_ffi_includes, tvm_ffi_library
 
 # The instruction sets of x86-64-v3, as /proc/cpuinfo spells them.
@@ -29,6 +29,10 @@ def _cpu_flags() -> tuple[str, ...]:
 def unit_flags(unit: Unit, target: str) -> list[str]:
     """Code-generation flags of one unit; independent of the machine's paths and compiler version."""
     flags = ["-std=c++17", "-O3", "-DNDEBUG", *(f"-D{name}={value}" for name, value in unit.defines)]
+    if unit.wrapper:
+        flags.append(f'-DMOE_JIT_SOURCE="{unit.source}"')
+    if target == NPU:
+        return [*flags, "-shared", "-fPIC", f"--npu-arch={NPU}", "-x", "asc"]
     if unit.is_cuda:
         arch = target.removeprefix("sm_")
         return [
@@ -40,19 +44,24 @@ def unit_flags(unit: Unit, target: str) -> list[str]:
         ]
     # Contraction would make results differ from the portable reference arithmetic.
     flags += ["-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
-    return [*flags, "-fopenmp", *_cpu_flags()] if target == "cpu" else flags
+    flags += ["-fopenmp"] if target == CPU else []
+    return [*flags, *_cpu_flags()] if target in (CPU, EMULATOR) else flags
 
 
 def link_flags(target: str) -> list[str]:
     """libtvm_ffi is found by its soname, already in the process; the CUDA runtime is linked statically."""
+    if target == NPU:
+        return []
     flags = ["-shared", "-Wl,-z,defs", "-Wl,--as-needed"]
-    if target == "cpu":
-        return [*flags, "-fopenmp", "-ltvm_ffi"]
+    if target in (CPU, EMULATOR):
+        return [*flags, *(["-fopenmp"] if target == CPU else []), "-ltvm_ffi"]
     return [*flags, "-ltvm_ffi", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
 
 
-def _include_flags(unit: Unit, tree: SourceTree, toolchain: Toolchain) -> list[str]:
-    includes = [f"-I{tree.include}", f"-I{tree.csrc}"]
+def _include_flags(unit: Unit, target: str, tree: SourceTree, toolchain: Toolchain) -> list[str]:
+    # The emulator stands in for the headers of CANN, which bisheng brings along.
+    emulator = [f"-I{tree.include}/moe_jit/ascend_emulator"] if target == EMULATOR else []
+    includes = [*emulator, f"-I{tree.include}", f"-I{tree.csrc}"]
     system = tvm_ffi_includes()
     if unit.is_cuda and toolchain.cutlass:
         system.append(str(toolchain.cutlass.include))
@@ -66,6 +75,7 @@ def _include_flags(unit: Unit, tree: SourceTree, toolchain: Toolchain) -> list[s
 def compile_command(
     unit: Unit, target: str, tree: SourceTree, toolchain: Toolchain, output: str
 ) -> list[str]:
+    """From a unit to an object file; for an NPU to the finished shared library."""
     if unit.is_cuda:
         if toolchain.nvcc is None:
             raise ValueError(f"target: given {target!r} with {unit.source}, expected a CUDA target")
@@ -74,8 +84,8 @@ def compile_command(
             command.append("-static-global-template-stub=false")
     else:
         command = [*toolchain.host.command]
-    command += unit_flags(unit, target) + _include_flags(unit, tree, toolchain)
-    return [*command, "-c", str(tree.csrc / unit.source), "-o", output]
+    command += unit_flags(unit, target) + _include_flags(unit, target, tree, toolchain)
+    return [*command, *(() if target == NPU else ("-c",)), str(tree.csrc / unit.files[0]), "-o", output]
 
 
 def link_command(spec: ModuleSpec, objects: list[Path], toolchain: Toolchain, output: str) -> list[str]:

@@ -18,7 +18,7 @@ def _digest(value: object, length: int) -> str:
 
 
 def _unit_inputs(unit: Unit, target: str, tree: SourceTree) -> list[object]:
-    return [_FORMAT, target, tree.unit_digest(unit), unit_flags(unit, target)]
+    return [_FORMAT, target, tree.unit_digest(unit, target), unit_flags(unit, target)]
 
 
 def object_name(unit: Unit, target: str, tree: SourceTree, toolchain: Toolchain) -> str:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+CPU = "cpu"
+EMULATOR = "ascend-emulator"
+NPU = "dav-2201"  # Atlas A2 and A3, as bisheng calls their architecture
+TARGETS = (CPU, EMULATOR, NPU, "sm_90a")
 _HEADER_SUFFIXES = {".h", ".hpp", ".cuh", ".inl"}
 
 
@@ -15,11 +19,13 @@ class Unit:
     """One translation unit.
 
     ``source`` is relative to ``csrc/``: a ``.cu`` file goes to nvcc, a ``.cpp`` file to the host compiler.
-    ``defines`` become ``-DNAME=VALUE``.
+    ``defines`` become ``-DNAME=VALUE``. ``wrapper`` is compiled in its place, if given, and includes it as
+    MOE_JIT_SOURCE.
     """
 
     source: str
     defines: tuple[tuple[str, str], ...] = ()
+    wrapper: str = ""
 
     def __post_init__(self) -> None:
         if Path(self.source).suffix not in (".cu", ".cpp"):
@@ -29,6 +35,11 @@ class Unit:
     def is_cuda(self) -> bool:
         return self.source.endswith(".cu")
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What the compiler is given, and the source that it includes."""
+        return (self.wrapper, self.source) if self.wrapper else (self.source,)
+
     def __str__(self) -> str:
         defines = " ".join(f"{name}={value}" for name, value in self.defines)
         return f"{self.source} [{defines}]" if defines else self.source
@@ -36,21 +47,26 @@ class Unit:
 
 @dataclass(frozen=True)
 class ModuleSpec:
-    """A shared library to compile: a readable ``name``, its ``units`` and a ``target`` (cpu or sm_90a)."""
+    """A shared library to compile: a readable ``name``, its ``units`` and a ``target`` (one of TARGETS)."""
 
     name: str
     units: tuple[Unit, ...]
     target: str
 
     def __post_init__(self) -> None:
-        if self.target not in ("cpu", "sm_90a"):
-            raise ValueError(f"target: given {self.target!r}, expected 'cpu' or 'sm_90a'")
+        if self.target not in TARGETS:
+            raise ValueError(f"target: given {self.target!r}, expected {' or '.join(map(repr, TARGETS))}")
         if not self.units:
             raise ValueError("units: given an empty tuple, expected at least one unit")
+        if self.target == NPU and len(self.units) > 1:
+            raise ValueError(f"units: given {len(self.units)}, expected one for {NPU}")
 
-    @property
-    def is_cuda(self) -> bool:
-        return self.target != "cpu"
+
+def foreign_folders(target: str) -> tuple[str, ...]:
+    """Folders of include/moe_jit that no code for ``target`` includes, directly or not."""
+    others = {CPU: ("ascend", "ascend_emulator", "cuda"), EMULATOR: ("cpu", "cuda")}
+    others[NPU] = (*others[EMULATOR], "ascend_emulator")
+    return others.get(target, ("ascend", "ascend_emulator", "cpu"))
 
 
 @dataclass(frozen=True)
@@ -68,20 +84,29 @@ class SourceTree:
         return self.root / "csrc"
 
     @cached_property
-    def headers_digest(self) -> str:
-        """Digest of names and contents of every header; computed once per instance."""
-        digest = hashlib.sha256()
+    def _headers(self) -> dict[str, bytes]:
+        """Digests of all headers by name; computed once per instance."""
+        headers = {}
         for directory in (self.include, self.csrc):
             for path in sorted(directory.rglob("*")):
                 if path.suffix in _HEADER_SUFFIXES:
-                    digest.update(f"{path.relative_to(self.root)}\0".encode())
-                    digest.update(hashlib.sha256(path.read_bytes()).digest())
+                    name = path.relative_to(self.root).as_posix()
+                    headers[name] = hashlib.sha256(path.read_bytes()).digest()
+        return headers
+
+    def headers_digest(self, target: str) -> str:
+        """Digest of names and contents of every header that code for ``target`` may include."""
+        foreign = tuple(f"include/moe_jit/{folder}/" for folder in foreign_folders(target))
+        digest = hashlib.sha256()
+        for name, content in self._headers.items():
+            if not name.startswith(foreign):
+                digest.update(f"{name}\0".encode() + content)
         return digest.hexdigest()
 
-    def unit_digest(self, unit: Unit) -> str:
+    def unit_digest(self, unit: Unit, target: str) -> str:
         """Digest of the text of ``unit``'s source and of every header that it could include."""
-        source = (self.csrc / unit.source).read_bytes()
-        return hashlib.sha256(self.headers_digest.encode() + source).hexdigest()
+        sources = b"".join((self.csrc / name).read_bytes() for name in unit.files)
+        return hashlib.sha256(self.headers_digest(target).encode() + sources).hexdigest()
 
 
 @cache

@@ -16,6 +16,8 @@ from pathlib import Path
 import tvm_ffi
 from tvm_ffi import libinfo
 
+from .spec import CPU, EMULATOR, NPU
+
 
 class ToolchainError(RuntimeError):
     """A compiler or header that a build needs was not found."""
@@ -53,11 +55,13 @@ class Cutlass:
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Everything that turns the units of one target into a shared library."""
+    """Everything that turns the units of one target into a shared library. For an NPU, ``host`` is bisheng,
+    which compiles for both sides."""
 
     host: Compiler
     nvcc: Compiler | None = None
     cutlass: Cutlass | None = None
+    cann: str = ""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -67,13 +71,17 @@ class Toolchain:
             parts["nvcc"] = self.nvcc.identity
         if self.cutlass:
             parts["cutlass"] = self.cutlass.version
+        if self.cann:
+            parts["cann"] = self.cann
         return parts
 
 
 def find_toolchain(target: str) -> Toolchain:
     """Compilers and headers for ``target``; raises ToolchainError that says what is missing."""
-    if target == "cpu":
+    if target in (CPU, EMULATOR):
         return Toolchain(find_host_compiler())
+    if target == NPU:
+        return Toolchain(find_bisheng(), cann=cann_version())
     return Toolchain(find_host_compiler(), find_nvcc(), find_cutlass())
 
 
@@ -147,6 +155,41 @@ def find_nvcc() -> Compiler:
     )
 
 
+_BISHENG_FOLDERS = (
+    "bin",
+    "compiler/ccec_compiler/bin",
+    "tools/bisheng_compiler/bin",
+    "*-linux/ccec_compiler/bin",
+)
+
+
+def _cann_root() -> Path | None:
+    home = os.environ.get("ASCEND_HOME_PATH", "").strip()
+    return Path(home) if home else None
+
+
+def find_bisheng() -> Compiler:
+    """bisheng of the CANN toolkit that ASCEND_HOME_PATH names, else of PATH."""
+    root = _cann_root()
+    if root:
+        candidates = [path for folder in _BISHENG_FOLDERS for path in sorted(root.glob(f"{folder}/bisheng"))]
+        for path in [*filter(_is_program, candidates), *filter(None, [shutil.which("bisheng")])]:
+            return _compiler((str(path),))
+    given = f"is {str(root)!r}, which has no bisheng, nor has PATH" if root else "is not set"
+    raise ToolchainError(
+        f"no compiler for an NPU: ASCEND_HOME_PATH {given}. Install the CANN toolkit, which brings bisheng, "
+        "and `source <toolkit>/set_env.sh`, which sets it; tensors of the NPU come from torch_npu. "
+        'Without an NPU, moe_jit.use_backend("ascend-emulator") runs the same kernels on CPU tensors.'
+    )
+
+
+def cann_version() -> str:
+    """What the toolkit says about itself: its headers can change under the same compiler."""
+    root = _cann_root()
+    notes = sorted(root.glob("*-linux/ascend_toolkit_install.info")) if root else []
+    return "\n".join([str(root.resolve() if root else ""), *(note.read_text() for note in notes)])
+
+
 def toolkit_directory(nvcc: Compiler, file_name: str) -> Path:
     """The folder of nvcc's toolkit, or of the nvidia-* wheels, that holds ``file_name``."""
     roots = [nvcc.path.parents[1], *_toolkit_root_that_nvcc_names(nvcc), *_nvidia_wheel_roots()]
@@ -214,32 +257,3 @@ def tvm_ffi_includes() -> list[str]:
 
 def tvm_ffi_library() -> Path:
     return Path(libinfo.find_libtvm_ffi())
-
-
-def cuda_target(capability: tuple[int, int] | None = None) -> str:
-    """The target to compile for: MOE_JIT_CUDA_ARCH, else a device's compute capability.
-
-    ``capability`` defaults to that of torch's current device. Raises ToolchainError for anything but 9.0, and
-    where there is neither a device nor the variable.
-    """
-    chosen = os.environ.get("MOE_JIT_CUDA_ARCH", "").strip()
-    if chosen:
-        if re.fullmatch(r"(sm_)?9\.?0a?", chosen):
-            return "sm_90a"
-        raise ToolchainError(
-            f"MOE_JIT_CUDA_ARCH: given {chosen!r}, expected 9.0a (the supported architecture)"
-        )
-    if capability is None:
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ToolchainError(
-                "no CUDA device to compile for: set MOE_JIT_CUDA_ARCH=9.0a to compile without one"
-            )
-        capability = torch.cuda.get_device_capability()
-    if capability != (9, 0):
-        given = ".".join(map(str, capability))
-        raise ToolchainError(
-            f"compute capability: given {given}, expected 9.0 (Hopper: H100, H200, H800, H20, GH200)"
-        )
-    return "sm_90a"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from .. import backends, checks, jit
 from ..enums import WeightLayout
+from ..jit.target import target_of_arch, target_of_capability
 from ..plan import candidates
 from ..problem import Device
 from .models import ExpertLayer, expert_layer, read_config
@@ -100,14 +100,16 @@ def module_specs(layer: ExpertLayer, max_tokens: int, device: Device) -> list[ji
 def _device(arch: str) -> Device:
     if arch == "cpu":
         return Device("cpu")
-    if not re.fullmatch(r"(sm_)?9\.?0a?", arch):
-        raise ValueError(f"arch must be '9.0a' or 'cpu', got {arch!r}")
+    try:
+        target = target_of_arch("arch", arch)
+    except jit.ToolchainError:
+        raise ValueError(f"arch must be '9.0a' or 'cpu', got {arch!r}") from None
     gpu = _gpu()
-    return backends.describe(gpu) if gpu else Device("cuda", 0, (9, 0), _HOPPER_SMS)
+    return backends.describe(gpu) if gpu else Device("cuda", 0, target, _HOPPER_SMS)
 
 
 def _gpu() -> torch.device | None:
-    """The current device, if it is a Hopper GPU."""
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0):
+    """The current device, if it is a supported GPU."""
+    if torch.cuda.is_available() and target_of_capability(torch.cuda.get_device_capability()):
         return torch.device("cuda", torch.cuda.current_device())
     return None

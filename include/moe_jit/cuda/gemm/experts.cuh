@@ -34,30 +34,28 @@ struct Experts {
         return p;
     }
 
+    static cudaError_t encode_maps(Params& params, const ExpertsArgs& a, const WeightMatrix& gemm1,
+                                   const WeightMatrix& gemm2) {
+        cudaError_t errors[4] = {encode_weight_map(&params.weights[0], gemm1, Tile::kBoxRows),
+                                 encode_weight_map(&params.weights[1], gemm2, Tile::kBoxRows)};
+        if constexpr (Tile::kGatherByTma) {
+            errors[2] = encode_token_map(&params.tokens[0], a.hidden_states, a.num_tokens, a.hidden_size,
+                                         a.hidden_size);
+            errors[3] = encode_token_map(&params.tokens[1], a.intermediate, a.max_rows, a.intermediate_size,
+                                         a.intermediate_size);
+        }
+        for (const cudaError_t error : errors) {
+            if (error != cudaSuccess) return error;
+        }
+        return cudaSuccess;
+    }
+
     static cudaError_t fill(Params& params, const ExpertsArgs& a) {
         const int64_t gemm1_rows = (Activation::kGated ? 2 : 1) * static_cast<int64_t>(a.intermediate_size);
         const WeightMatrix gemm1{a.gemm1_weights, a.num_local, gemm1_rows, a.hidden_size,
                                  gemm1_order(a.layout)};
         const WeightMatrix gemm2{a.gemm2_weights, a.num_local, a.hidden_size, a.intermediate_size,
                                  gemm2_order(a.layout)};
-        if (const cudaError_t error = encode_weight_map(&params.weights[0], gemm1, Tile::kBoxRows);
-            error != cudaSuccess)
-            return error;
-        if (const cudaError_t error = encode_weight_map(&params.weights[1], gemm2, Tile::kBoxRows);
-            error != cudaSuccess)
-            return error;
-        if constexpr (Tile::kGatherByTma) {
-            if (const cudaError_t error = encode_token_map(&params.tokens[0], a.hidden_states, a.num_tokens,
-                                                           a.hidden_size, a.hidden_size);
-                error != cudaSuccess) {
-                return error;
-            }
-            if (const cudaError_t error = encode_token_map(&params.tokens[1], a.intermediate, a.max_rows,
-                                                           a.intermediate_size, a.intermediate_size);
-                error != cudaSuccess) {
-                return error;
-            }
-        }
         params.phase[0] = phase(gemm1, a.hidden_states);
         params.phase[0].row_ids = a.row_to_pair;
         params.phase[0].pairs_per_token = a.top_k;
@@ -73,7 +71,7 @@ struct Experts {
                                 a.layout == WeightLayout::kShuffled,
                                 a.layout == WeightLayout::kGateUp};
         params.epilogue.tail.head = {a.output_scale, a.rows, a.hidden_size};
-        return cudaSuccess;
+        return encode_maps(params, a, gemm1, gemm2);
     }
 
     static cudaError_t launch(const ExpertsArgs& args, cudaStream_t stream) {

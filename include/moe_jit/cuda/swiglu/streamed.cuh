@@ -1,0 +1,210 @@
+// Dynamic quantisation of aligned rows, each read once: a thread estimates its results, and computes exactly
+// those that may be the row's largest magnitude or may round differently.
+#pragma once
+
+#include "moe_jit/cuda/group_cursor.cuh"
+#include "moe_jit/cuda/pdl.cuh"
+#include "moe_jit/cuda/row_stream.cuh"
+#include "moe_jit/cuda/swiglu/estimate.cuh"
+#include "moe_jit/cuda/swiglu/row.cuh"
+
+namespace moe_jit::cuda::swiglu {
+
+constexpr int kResults = 16;      // of a row, for each thread
+constexpr int kMaxThreads = 512;  // rows of this many fill the shared memory
+
+// The results of a row that a thread computes: kResults / kVector runs of kVector neighbours. Where a row has
+// fewer, threads share the last run.
+template <class X, GluMode kMode>
+class Results {
+  public:
+    static constexpr int kVector = 16 / sizeof(typename X::Storage);
+    static constexpr int kRuns = kResults / kVector;
+    using RowOfX = Row<X, kMode>;
+
+    __device__ __forceinline__ Results(const RowOfX& row, int half) : row_(row), last_(half - kVector) {}
+
+    // When the row's parameters have changed.
+    __device__ __forceinline__ void load_scales() {
+#pragma unroll
+        for (int r = 0; r < kRuns; ++r) scales_[r] = row_.template scales<kVector>(begin(r));
+    }
+
+    // The largest estimated magnitude; 0 if the estimates are worth nothing.
+    __device__ __forceinline__ float estimate() {
+        EstimatedProduct even, odd;
+        float squares = 0.0f;
+#pragma unroll
+        for (int r = 0; r < kRuns; ++r) {
+            float activated[kVector], linear[kVector];
+            row_.operands(begin(r), scales_[r], activated, linear);
+#pragma unroll
+            for (int i = 0; i < kVector; ++i) {
+                squares = fmaf(linear[i], linear[i], squares);
+                value_[r * kVector + i] = row_.apply(activated[i], linear[i], i % 2 ? odd : even);
+            }
+        }
+        if (row_.smoothing()) smooth(squares);
+        deviation_ = deviation(fmaxf(even.exponent, odd.exponent), squares);
+        float largest[4] = {};
+#pragma unroll
+        for (int i = 0; i < kResults; ++i) largest[i % 4] = fmaxf(largest[i % 4], fabsf(value_[i]));
+        largest_ = fmaxf(fmaxf(largest[0], largest[1]), fmaxf(largest[2], largest[3]));
+        return deviation_ < 1.0f ? largest_ : 0.0f;
+    }
+
+    // The largest exact magnitude of those that may be the row's, whose largest estimate is given.
+    __device__ __forceinline__ float exact_maximum(float estimated) {
+        if (!(estimated >= kSmallestMaximum && estimated <= kLargestMaximum)) {
+            deviation_ = __int_as_float(0x7f800000);
+        }
+        const float near = deviation_ < 1.0f ? estimated * kNearMaximum : -1.0f;
+        if (largest_ < near) return 0.0f;
+        uint32_t candidates = 0;
+#pragma unroll
+        for (int i = 0; i < kResults; ++i) candidates |= uint32_t{!(fabsf(value_[i]) < near)} << i;
+        float largest = 0.0f;
+        for_each(candidates, [&](int, int column) { largest = fmaxf(largest, fabsf(row_.exact(column))); });
+        return largest;
+    }
+
+    __device__ __forceinline__ void store(float amax, QuantRecipe recipe, int8_t* y) const {
+        const float factor = approximate_reciprocal(amax * (1.0f / 127.0f));
+        uint32_t words[kResults / 4];
+        bool uncertain = false;
+#pragma unroll
+        for (int w = 0; w < kResults / 4; ++w) {
+            const float* v = value_ + 4 * w;
+            const RoundedEstimate q[4] = {{v[0], factor}, {v[1], factor}, {v[2], factor}, {v[3], factor}};
+            words[w] = __byte_perm(__byte_perm(q[0].bits(), q[1].bits(), 0x0040),
+                                   __byte_perm(q[2].bits(), q[3].bits(), 0x0040), 0x5410);
+#pragma unroll
+            for (const RoundedEstimate& estimate : q) uncertain |= estimate.uncertain(deviation_);
+        }
+        if (uncertain) correct(words, factor, RowQuantizer::of(recipe, amax, 127.0f));
+#pragma unroll
+        for (int r = 0; r < kRuns; ++r) {
+            auto* target = reinterpret_cast<uint32_t*>(y + begin(r));
+            if constexpr (kVector == 4) {
+                *target = words[r];
+            } else {
+                *reinterpret_cast<uint2*>(target) = make_uint2(words[2 * r], words[2 * r + 1]);
+            }
+        }
+    }
+
+  private:
+    __device__ __forceinline__ int begin(int run) const {
+        return min((run * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kVector, last_);
+    }
+
+    // Calls visit(result, column) for the results of `mask`.
+    template <class Visit>
+    __device__ __forceinline__ void for_each(uint32_t mask, Visit visit) const {
+#pragma unroll 1
+        for (; mask != 0; mask &= mask - 1) {
+            const int i = __ffs(mask) - 1;
+            visit(i, begin(i / kVector) + i % kVector);
+        }
+    }
+
+    __device__ __forceinline__ void smooth(float& squares) {
+#pragma unroll
+        for (int r = 0; r < kRuns; ++r) {
+            const auto factor = load_pack<kVector>(row_.smoothing() + begin(r));
+#pragma unroll
+            for (int i = 0; i < kVector; ++i) {
+                squares = fmaf(factor.value[i], factor.value[i], squares);
+                value_[r * kVector + i] *= factor.value[i];
+            }
+        }
+    }
+
+    __device__ __forceinline__ void correct(uint32_t (&words)[kResults / 4], float factor,
+                                            const RowQuantizer& quantizer) const {
+        uint32_t uncertain = 0;
+#pragma unroll
+        for (int i = 0; i < kResults; ++i) {
+            uncertain |= uint32_t{RoundedEstimate(value_[i], factor).uncertain(deviation_)} << i;
+        }
+        for_each(uncertain, [&](int i, int column) {
+            const uint32_t byte = static_cast<uint8_t>(round_to_int8(quantizer.apply(row_.exact(column))));
+            const int shift = 8 * (i % 4);
+            const uint32_t kept = ~(0xffu << shift), placed = byte << shift;
+#pragma unroll
+            for (int w = 0; w < kResults / 4; ++w) {
+                const bool here = w == i / 4;
+                words[w] = (words[w] & (here ? kept : ~0u)) | (here ? placed : 0u);
+            }
+        });
+    }
+
+    const RowOfX& row_;
+    int last_;  // column of the last run
+    Scales<X, kVector> scales_[kRuns];
+    float value_[kResults];
+    float deviation_;
+    float largest_;  // estimated magnitude
+};
+
+// Zeros for a CTA's share of the rows from `first` on.
+__device__ __forceinline__ void clear_rows(const DequantSwigluQuantArgs& args, int64_t first) {
+    const RowShare share = RowShare::of(args.rows - first);
+    for (int64_t row = first + share.first; row < first + share.last; ++row) {
+        int8_t* y = args.y + row * args.half;
+        const int words = args.half % 4 == 0 ? args.half / 4 : 0;
+        for (int i = threadIdx.x; i < words; i += blockDim.x) reinterpret_cast<uint32_t*>(y)[i] = 0;
+        for (int i = 4 * words + threadIdx.x; i < args.half; i += blockDim.x) y[i] = 0;
+        if (threadIdx.x == 0) args.scale[row] = 0.0f;
+    }
+}
+
+template <class X, GluMode kMode>
+__global__ void __launch_bounds__(kMaxThreads)
+    streamed_kernel(const __grid_constant__ DequantSwigluQuantArgs args) {
+    using Storage = typename X::Storage;
+    extern __shared__ __align__(128) char slots[];
+    __shared__ RowStream::Barriers barriers;
+    __shared__ RowMaximum::Storage estimates, maxima;
+    RowStream::init(barriers);
+    RowMaximum::init(estimates);
+    RowMaximum::init(maxima);
+    __syncthreads();
+    let_dependents_start();
+    wait_for_predecessors();
+
+    const uint32_t row_bytes = 2 * args.half * sizeof(Storage);
+    RowStream stream(barriers, slots, args.x, row_bytes, RowShare::of(args.rows));
+    GroupCursor group({args.group_index, args.num_groups, args.groups_are_pairs}, args.rows);
+    const RowShare share = RowShare::of(group.live_rows());
+    if (group.live_rows() != args.rows) stream.restart(args.x, share);
+    RowMaximum estimated(estimates), maximum(maxima);
+    Row<X, kMode> row(args);
+    Results<X, kMode> results(row, args.half);
+    const auto use_group = [&] {
+        row.use_parameters(group.parameters());
+        results.load_scales();
+    };
+    float next_scale = 1.0f;
+    if (share.first < share.last) {
+        next_scale = row.scale_of(share.first);
+        group.start(share.first);
+        use_group();
+    }
+    for (int64_t i = share.first; i < share.last; ++i) {
+        if (group.seek(i)) use_group();
+        row.use(reinterpret_cast<const Storage*>(stream.wait()), next_scale);
+        next_scale = row.scale_of(min(i + 1, share.last - 1));
+        estimated.add(results.estimate());
+        __syncthreads();
+        stream.fetch();
+        maximum.add(results.exact_maximum(estimated.take()));
+        __syncthreads();
+        const float amax = maximum.take();
+        results.store(amax, args.recipe, args.y + i * args.half);
+        if (threadIdx.x == 0) args.scale[i] = RowQuantizer::of(args.recipe, amax, 127.0f).scale;
+    }
+    clear_rows(args, group.live_rows());
+}
+
+}  // namespace moe_jit::cuda::swiglu

@@ -1,0 +1,109 @@
+"""How npu_dequant_swiglu_quant is divided over the vector cores of an Ascend chip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .kernel_structs import BLOCK, CHIP, VECTOR, GroupListTiling, Plan, Struct, round_up
+
+
+@dataclass(frozen=True)
+class DequantSwigluQuantTiling(Struct):
+    rows: int
+    half: int
+    batch_rows: int
+    columns: int
+    bias_format: int
+    bias_rows: int
+    quant_is_scalar: int
+    activate_left: int
+    dynamic: int
+    divide_by_scale: int
+    swiglu_mode: int
+    clamp_limit: float
+    glu_alpha: float
+    glu_bias: float
+    is_grouped: int
+    reserved: int
+    groups: GroupListTiling
+
+
+def dequant_swiglu_quant_bytes(half: int, columns: int, batch_rows: int, element: int) -> int:
+    """Local memory that the kernel takes: what its constructor allocates."""
+    pitch, parts = round_up(columns, VECTOR), -(-half // columns)
+    tile, padded = batch_rows * pitch, round_up(batch_rows, 8)
+    inputs = 2 * 2 * tile * element + padded * 4 + padded * BLOCK
+    scales = padded * BLOCK * 2 + 2 * padded * 4
+    parameters = 2 * pitch * 4 * 4 + 2 * pitch * 4  # wide: staged, weight_scale, both biases; narrow: two
+    values = (parts + 2) * tile * 4
+    work = round_up(pitch, VECTOR * 8) // 8 * 4
+    outputs = 2 * tile + padded * 4
+    return 8192 + inputs + scales + parameters + values + work + outputs
+
+
+MAX_BATCH_ROWS = 64
+
+
+def dequant_swiglu_quant_split(half: int, rows: int, element: int, cores: int) -> tuple[int, int]:
+    """Rows and columns of each half that a core holds at a time.
+
+    As many columns as fit, at most 2048; whole rows are batched, but not beyond what every core gets."""
+
+    def fits(columns: int, batch_rows: int) -> bool:
+        return dequant_swiglu_quant_bytes(half, columns, batch_rows, element) <= CHIP.ub
+
+    columns = min(half, 2048)
+    while columns > VECTOR and not fits(columns, 1):
+        columns = round_up(columns // 2, VECTOR)
+    if not fits(columns, 1):
+        raise ValueError(f"x.shape[-1] / 2 must fit the vector core's memory, got {half}")
+    batch = 1
+    share = min(MAX_BATCH_ROWS, max(1, -(-rows // cores)))
+    while columns == half and batch < share and fits(columns, batch + 1):
+        batch += 1
+    return batch, columns
+
+
+def plan_dequant_swiglu_quant(
+    *,
+    x_format: str,
+    rows: int,
+    half: int,
+    bias_format: int = 0,
+    bias_rows: int = 1,
+    quant_is_scalar: bool = False,
+    activate_left: bool = False,
+    dynamic: bool = True,
+    swiglu_mode: int = 0,
+    clamp_limit: float = 7.0,
+    glu_alpha: float = 1.702,
+    glu_bias: float = 1.0,
+    is_grouped: bool = False,
+    groups: GroupListTiling | None = None,
+    cores: int = CHIP.vector_cores,
+) -> Plan:
+    """A launch of npu_dequant_swiglu_quant on ``cores`` vector cores.
+
+    ``x_format`` is i32, f16 or bf16; ``bias_format`` 0 fp32, 1 fp16, 2 bf16, 3 int32."""
+    element = 4 if x_format == "i32" else 2
+    batch_rows, columns = dequant_swiglu_quant_split(half, rows, element, cores)
+    tiling = DequantSwigluQuantTiling(
+        rows=rows,
+        half=half,
+        batch_rows=batch_rows,
+        columns=columns,
+        bias_format=bias_format,
+        bias_rows=bias_rows,
+        quant_is_scalar=int(quant_is_scalar),
+        activate_left=int(activate_left),
+        dynamic=int(dynamic),
+        divide_by_scale=int(is_grouped),
+        swiglu_mode=swiglu_mode,
+        clamp_limit=float(clamp_limit),
+        glu_alpha=float(glu_alpha),
+        glu_bias=float(glu_bias),
+        is_grouped=int(is_grouped),
+        reserved=0,
+        groups=groups or GroupListTiling(),
+    )
+    return Plan(f"dequant_swiglu_quant_{x_format}", tiling.pack(), cores, 0)

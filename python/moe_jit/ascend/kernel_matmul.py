@@ -1,0 +1,227 @@
+"""npu_grouped_matmul and npu_grouped_matmul_finalize_routing on Ascend C kernels.
+
+A kernel multiplies rows of one x with one table of weights. Lists of tensors become one launch for each
+weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import torch
+
+from moe_jit.checks import reject
+
+from . import launch, npu, tiling
+from .group_list import SPARSE
+from .kernel_launch import FORMATS, inputs, run
+from .launch import Argument, Role
+from .matmul_arguments import GroupType, Kind
+from .tiling import GroupListTiling, WeightLayout
+from .weights import BLOCK_BYTES, PACKED
+
+Tensors = list[torch.Tensor]
+
+
+class _Part(NamedTuple):
+    """One launch: a weight table and the rows that it multiplies."""
+
+    x: torch.Tensor
+    weight: torch.Tensor
+    parameters: dict[str, torch.Tensor | None]
+    per_token_scale: torch.Tensor | None
+    group_list: torch.Tensor | None
+    y: torch.Tensor
+    groups: GroupListTiling
+    zero_tail: bool
+
+
+def stored(kind: str, weight: torch.Tensor, transposed: bool) -> tuple[torch.Tensor, WeightLayout]:
+    """The weight's memory as a contiguous tensor, and its layout."""
+    blocked = weight.dim() >= 4
+    if blocked and weight.dtype == torch.int32 and weight.shape[-1] * 4 != BLOCK_BYTES:
+        reject(
+            "weight", f"in blocks of {BLOCK_BYTES} bytes for an Ascend kernel", f"shape {tuple(weight.shape)}"
+        )
+    memory = weight.mT if transposed else weight
+    if blocked and transposed:
+        memory = memory.transpose(-4, -3)
+    is_blocked = blocked or (kind == npu.KIND and npu.is_blocked(weight))
+    return memory.contiguous(), WeightLayout(2 * is_blocked + transposed)
+
+
+def _variant(kind: Kind, x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> str:
+    """The suffix of the kernel's name."""
+    if x.dtype == torch.float32:
+        reject("x", "float16 or bfloat16 where an Ascend kernel multiplies floats", x.dtype)
+    names = FORMATS | {torch.int8: "i8"}
+    weight_name = "i4" if weight.dtype == torch.int32 else "i8"
+    if kind is Kind.FLOAT:
+        return names[x.dtype]
+    if kind is Kind.ANTIQUANT:
+        return f"{names[x.dtype]}_{weight_name}"
+    if kind is Kind.INT8:
+        return f"i8_{names[y.dtype]}"
+    return f"i8_i4_{names[y.dtype]}" if kind is Kind.INT8_INT4 else f"i4_{names[y.dtype]}"
+
+
+def _segments(parameters: dict[str, torch.Tensor | None], weight: torch.Tensor) -> int:
+    """Parts of k with scales of their own."""
+    leading = 1 if weight.dim() in (3, 5) else 0
+    for name in ("antiquant_scale", "scale"):
+        value = parameters[name]
+        if value is not None and value.dim() == leading + 2:
+            return value.shape[-2]
+    return 1
+
+
+def _parameter(value: Any, i: int) -> torch.Tensor | None:
+    return None if value is None else value[i]
+
+
+def _parts(
+    xs: Tensors,
+    weights: Tensors,
+    lists: dict[str, Tensors | None],
+    per_token_scale: torch.Tensor | None,
+    group_list: torch.Tensor | None,
+    ys: Tensors,
+    group_type: GroupType,
+    group_list_type: int,
+) -> Iterator[_Part]:
+    def part(i: int, x: torch.Tensor, y: torch.Tensor, begin: int, **grouped: Any) -> _Part:
+        parameters = {name: _parameter(values, i) for name, values in lists.items()}
+        scales = None if per_token_scale is None else per_token_scale[begin : begin + x.shape[0]]
+        fields = {"group_list": None, "groups": GroupListTiling(), "zero_tail": True} | grouped
+        return _Part(x, weights[i], parameters, scales, y=y, **fields)
+
+    if group_type is GroupType.ROWS and len(xs) == 1 and len(ys) == 1:
+        assert group_list is not None
+        entries = group_list.shape[0]
+        for i, weight in enumerate(weights):
+            stacked = len(weights) == 1 and weight.dim() in (3, 5)
+            experts = weight.shape[0] if stacked else len(weights)
+            groups = GroupListTiling(entries, group_list_type, experts, -1 if stacked else i)
+            yield part(i, xs[0], ys[0], 0, group_list=group_list, groups=groups, zero_tail=i == 0)
+        return
+    if len(ys) > 1 and group_type is GroupType.ROWS and group_list_type == SPARSE:
+        reject("group_list_type", "0 or 1 with one output for each group on an Ascend kernel", SPARSE)
+    begins = [0, *accumulate(t.shape[0] for t in (ys if len(xs) == 1 else xs))]
+    ranges = list(pairwise(begins))
+    xs = [xs[0][begin:end] for begin, end in ranges] if len(xs) == 1 else xs
+    ys = [ys[0][begin:end] for begin, end in ranges] if len(ys) == 1 else ys
+    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        yield part(i, x, y, begins[i])
+
+
+def grouped_matmul(
+    where: str,
+    x: Tensors,
+    weight: Tensors,
+    bias: Tensors | None,
+    scale: Tensors | None,
+    offset: Tensors | None,
+    antiquant_scale: Tensors | None,
+    antiquant_offset: Tensors | None,
+    per_token_scale: torch.Tensor | None,
+    group_list: torch.Tensor | None,
+    y: Tensors,
+    kind: int,
+    group_type: int,
+    group_list_type: int,
+    act_type: int,
+    transposed: bool,
+) -> None:
+    if group_type == GroupType.DEPTH:
+        reject("group_type", "-1 or 0 on an Ascend kernel (2 splits k)", group_type)
+    lists = {
+        "bias": bias,
+        "scale": scale,
+        "offset": offset,
+        "antiquant_scale": antiquant_scale,
+        "antiquant_offset": antiquant_offset,
+    }
+    parts = _parts(x, weight, lists, per_token_scale, group_list, y, GroupType(group_type), group_list_type)
+    for part in parts:
+        if part.x.shape[0]:
+            _multiply(where, part, Kind(kind), act_type, transposed)
+
+
+def _multiply(where: str, part: _Part, kind: Kind, act_type: int, transposed: bool) -> None:
+    x, y, parameters = part.x.contiguous(), part.y, dict(part.parameters)
+    weight, layout = stored(where, part.weight, transposed)
+    bias = parameters["bias"]
+    if bias is not None and bias.dtype == torch.float16:  # the cube adds fp32
+        parameters["bias"] = bias = bias.float()
+    scale = parameters["scale"]
+    plan = tiling.plan_grouped_matmul(
+        _variant(kind, x, weight, y),
+        rows=x.shape[0],
+        k=x.shape[1] * (PACKED if kind is Kind.INT4 else 1),
+        n=y.shape[1],
+        weight_layout=layout,
+        groups=part.groups,
+        zero_tail=part.zero_tail,
+        act_type=act_type,
+        segments=_segments(parameters, part.weight),
+        scale_is_bf16=scale is not None and scale.dtype == torch.bfloat16,
+        bias_is_bf16=bias is not None and bias.dtype == torch.bfloat16,
+        has_bias=bias is not None,
+        cores=launch.num_cores(where, x.device),
+    )
+    arguments = [
+        *inputs(x=x, weight=weight, **parameters),
+        *inputs(per_token_scale=part.per_token_scale, group_list=part.group_list),
+        Argument("y", y, Role.OUTPUT if part.zero_tail else Role.IN_OUT),
+    ]
+    run(where, plan, x.device, arguments)
+
+
+def finalize_routing(
+    where: str,
+    x: torch.Tensor,
+    weight: Tensors,
+    group_list: torch.Tensor,
+    scale: Tensors,
+    bias: Tensors | None,
+    offset: Tensors | None,
+    per_token_scale: torch.Tensor | None,
+    shared_input: torch.Tensor | None,
+    logit: torch.Tensor | None,
+    row_index: torch.Tensor,
+    y: torch.Tensor,
+    shared_input_weight: float,
+    shared_input_offset: int,
+    kind: int,
+    group_list_type: int,
+    transposed: bool,
+) -> None:
+    table, layout = stored(where, weight[0], transposed)
+    experts = weight[0].shape[0]
+    plan = tiling.plan_finalize_routing(
+        "i8_i4" if kind == Kind.INT8_INT4 else "i8",
+        rows=x.shape[0],
+        k=x.shape[1],
+        n=y.shape[1],
+        weight_layout=layout,
+        groups=GroupListTiling(experts, group_list_type, experts),
+        segments=scale[0].shape[1] if scale[0].dim() == 3 else 1,
+        scale_is_bf16=scale[0].dtype == torch.bfloat16,
+        has_bias=bias is not None,
+        output_rows=y.shape[0],
+        shared_rows=0 if shared_input is None else shared_input.shape[0],
+        shared_offset=shared_input_offset,
+        shared_format="f32" if shared_input is None else FORMATS[shared_input.dtype],
+        shared_weight=shared_input_weight,
+        row_index_is_int64=row_index.dtype == torch.int64,
+        cores=launch.num_cores(where, x.device),
+    )
+    arguments = [
+        *inputs(x=x, weight=table, group_list=group_list, scale=scale[0]),
+        *inputs(bias=_parameter(bias, 0), offset=_parameter(offset, 0), per_token_scale=per_token_scale),
+        *inputs(shared_input=shared_input, logit=logit, row_index=row_index),
+        Argument("y", y, Role.OUTPUT),
+    ]
+    run(where, plan, x.device, arguments)

@@ -1,0 +1,271 @@
+"""Tiles of the grouped products on an Ascend chip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from .kernel_structs import CHIP, GroupListTiling, Plan, Struct, round_up
+
+STAGES = 4
+_FRACTAL = 16
+_TABLE_BYTES = 4 + 8  # of a column: bias and requantisation word in L1
+
+
+class WeightLayout(IntEnum):
+    """``WeightLayout`` of include/moe_jit/ascend/tiling.h."""
+
+    ROWS = 0
+    TRANSPOSED = 1
+    BLOCKED = 2
+    BLOCKED_TRANSPOSED = 3
+
+
+class Tile(NamedTuple):
+    """Rows and columns of an output tile, and the depth of its operands in L1 and in L0."""
+
+    base_m: int
+    base_n: int
+    l1_k: int
+    l0_k: int
+
+
+@dataclass(frozen=True)
+class MatmulTiling(Struct):
+    rows: int
+    k: int
+    n: int
+    weight_layout: int
+    base_m: int
+    base_n: int
+    l1_k: int
+    l0_k: int
+    stages: int
+    chunk_k: int
+    segments: int
+    zero_tail: int
+    act_type: int
+    scale_is_bf16: int
+    bias_is_bf16: int
+    pieces: int
+    groups: GroupListTiling
+
+
+@dataclass(frozen=True)
+class FinalizeTiling(Struct):
+    matmul: MatmulTiling
+    output_rows: int
+    shared_rows: int
+    shared_offset: int
+    shared_format: int
+    shared_weight: float
+    row_index_is_int64: int
+    combine_columns: int
+    reserved: int
+
+
+class Operands(NamedTuple):
+    """Bits of the operands in the matrix unit, bytes of a result in the ring, rows of it for a row of x."""
+
+    bits: int
+    ring_bytes: int
+    pieces: int = 1
+    converts_weights: bool = False
+
+    @property
+    def square(self) -> int:
+        """Side of the squares that transposing loads work on: 256 bits of rows, but at least a fractal."""
+        return max(_FRACTAL, 256 // self.bits)
+
+
+_OPERANDS = {
+    "i8_i32": Operands(8, 4),
+    "i8_i8": Operands(8, 1),
+    "i8_f16": Operands(8, 4),
+    "i8_bf16": Operands(8, 4),
+    "i8": Operands(8, 4),
+    "f16": Operands(16, 2),
+    "bf16": Operands(16, 2),
+    "f16_i8": Operands(16, 2, converts_weights=True),
+    "bf16_i8": Operands(16, 2, converts_weights=True),
+    "f16_i4": Operands(16, 2, converts_weights=True),
+    "bf16_i4": Operands(16, 2, converts_weights=True),
+    "i8_i4_f16": Operands(4, 4, 2),
+    "i8_i4_bf16": Operands(4, 4, 2),
+    "i8_i4": Operands(4, 4, 2),
+    "i4_f16": Operands(4, 4),
+    "i4_bf16": Operands(4, 4),
+}
+
+
+def check_tile(tile: Tile, operands: Operands) -> None:
+    """Raise ValueError for a tile that no core holds, or that is not made of whole fractals."""
+    m, n = tile.base_m * operands.pieces, tile.base_n
+    bits, square = operands.bits, operands.square
+    if tile.base_m % _FRACTAL or n % max(square, 32) or tile.l0_k % square or tile.l1_k % tile.l0_k:
+        raise ValueError(f"tile {tile} is not made of whole fractals")
+    uses = {
+        "L0A": (2 * m * tile.l0_k * bits // 8, CHIP.l0a),
+        "L0B": (2 * n * tile.l0_k * bits // 8, CHIP.l0b),
+        "L0C": (m * n * 4, CHIP.l0c),
+        "L1": (2 * (m + n) * tile.l1_k * bits // 8 + n * _TABLE_BYTES, CHIP.l1),
+    }
+    for memory, (used, size) in uses.items():
+        if used > size:
+            raise ValueError(f"tile {tile} needs {used} bytes of {memory}, which has {size}")
+    if n > 256:
+        raise ValueError(f"tile {tile} is wider than 256 columns, the size of the bias table")
+
+
+def _deepest(base_m: int, base_n: int, k: int, operands: Operands) -> Tile:
+    m, square, bits = base_m * operands.pieces, operands.square, operands.bits
+    whole_k = round_up(k, square)
+    l0_bytes = min(CHIP.l0a, CHIP.l0b) // 2
+    l0_k = min(l0_bytes * 8 // bits // max(m, base_n) // square * square, whole_k, 1024)
+    l1_bytes = (CHIP.l1 - base_n * _TABLE_BYTES) // 2
+    l1_k = min(l1_bytes * 8 // bits // (m + base_n), 4096) // l0_k * l0_k
+    return Tile(base_m, base_n, min(l1_k, round_up(k, l0_k)), l0_k)
+
+
+def candidates(
+    entry: str, k: int, n: int, expected_rows: int, *, pieces: int | None = None
+) -> Iterator[Tile]:
+    """Tiles that fit, wide ones first."""
+    operands = _operands(entry, pieces)
+    most = 128 // operands.pieces // _FRACTAL * _FRACTAL
+    for base_n in (256, 128, 64):
+        base_m = min(most, round_up(max(expected_rows, 1), _FRACTAL))
+        if base_n == 64 or n > base_n // 2:
+            yield _deepest(base_m, base_n, k, operands)
+
+
+def _operands(entry: str, pieces: int | None) -> Operands:
+    operands = _OPERANDS[entry]
+    return operands if pieces is None or operands.pieces == 1 else operands._replace(pieces=pieces)
+
+
+def choose_tile(
+    entry: str,
+    rows: int,
+    k: int,
+    n: int,
+    num_groups: int,
+    cores: int,
+    expected_rows: int | None = None,
+    pieces: int | None = None,
+) -> Tile:
+    """The widest tile, unless a narrower one leaves the cores more evenly busy."""
+    groups = max(num_groups, 1)
+    expected = expected_rows or -(-rows // groups)
+
+    def busiest(tile: Tile) -> float:
+        tiles = min(groups, max(rows, 1)) * -(-expected // tile.base_m) * -(-n // tile.base_n)
+        return -(-tiles // cores) * (tile.base_n + 32)
+
+    return min(candidates(entry, k, n, expected, pieces=pieces), key=busiest)
+
+
+def _matmul_tiling(
+    entry: str,
+    *,
+    rows: int,
+    k: int,
+    n: int,
+    weight_layout: int = WeightLayout.ROWS,
+    groups: GroupListTiling | None = None,
+    zero_tail: bool = True,
+    act_type: int = 0,
+    segments: int = 1,
+    scale_is_bf16: bool = False,
+    bias_is_bf16: bool = False,
+    has_bias: bool = False,
+    cores: int = CHIP.cube_cores,
+    tile: Tile | None = None,
+    expected_rows: int | None = None,
+) -> tuple[MatmulTiling, int]:
+    """The tiling, and the bytes of workspace that its kernel takes."""
+    pieces = 2 if has_bias else 3
+    groups = groups or GroupListTiling()
+    operands = _operands(entry, pieces)
+    chosen = tile or choose_tile(entry, rows, k, n, groups.num_groups, cores, expected_rows, pieces)
+    if operands.bits == 4:
+        segment = k // segments
+        l0_k = min(chosen.l0_k, round_up(segment, operands.square))
+        chosen = chosen._replace(l0_k=l0_k, l1_k=max(chosen.l1_k // l0_k, 1) * l0_k)
+    check_tile(chosen, operands)
+    tiling = MatmulTiling(
+        rows=rows,
+        k=k,
+        n=n,
+        weight_layout=int(weight_layout),
+        base_m=chosen.base_m,
+        base_n=chosen.base_n,
+        l1_k=chosen.l1_k,
+        l0_k=chosen.l0_k,
+        stages=STAGES,
+        chunk_k=chosen.l1_k,
+        segments=segments,
+        zero_tail=int(zero_tail),
+        act_type=act_type,
+        scale_is_bf16=int(scale_is_bf16),
+        bias_is_bf16=int(bias_is_bf16),
+        pieces=operands.pieces,
+        groups=groups,
+    )
+    return tiling, _workspace(tiling, operands, cores)
+
+
+def _workspace(tiling: MatmulTiling, operands: Operands, cores: int) -> int:
+    if operands.converts_weights:
+        slots = tiling.stages * tiling.chunk_k * tiling.base_n * operands.bits // 8
+        results = 4 * tiling.stages * tiling.base_m * tiling.base_n
+        return cores * (slots + results)
+    ring = cores * tiling.stages * tiling.base_m * operands.pieces * tiling.base_n * operands.ring_bytes
+    if operands.bits != 4:
+        return ring
+    split = tiling.rows * operands.pieces * tiling.k // 2
+    return ring + round_up(split, 512) + round_up(4 * tiling.rows, 512)
+
+
+def plan_grouped_matmul(entry_suffix: str, *, cores: int = CHIP.cube_cores, **sizes: object) -> Plan:
+    """A launch of npu_grouped_matmul on ``cores`` cube cores and twice as many vector cores.
+
+    ``entry_suffix`` names operands and result: i8_i32, i8_i8, i8_f16, i8_bf16, f16, bf16, f16_i8, bf16_i8,
+    f16_i4, bf16_i4, i8_i4_f16, i8_i4_bf16. ``sizes`` are those of operands and group list; ``tile``
+    or ``expected_rows`` (of a group) guide the tiles. Raises ValueError for a tile that does not fit."""
+    tiling, workspace = _matmul_tiling(entry_suffix, cores=cores, **sizes)  # type: ignore[arg-type]
+    return Plan(f"grouped_matmul_{entry_suffix}", tiling.pack(), cores, workspace)
+
+
+_SHARED_FORMATS = {"f32": 0, "f16": 1, "bf16": 2}
+
+
+def plan_finalize_routing(
+    entry_suffix: str,
+    *,
+    output_rows: int,
+    shared_rows: int = 0,
+    shared_offset: int = 0,
+    shared_format: str = "f32",
+    shared_weight: float = 1.0,
+    row_index_is_int64: bool = True,
+    cores: int = CHIP.cube_cores,
+    **sizes: object,
+) -> Plan:
+    """A launch of npu_grouped_matmul_finalize_routing; ``entry_suffix`` is i8 or i8_i4."""
+    matmul, workspace = _matmul_tiling(entry_suffix, cores=cores, **sizes)  # type: ignore[arg-type]
+    tiling = FinalizeTiling(
+        matmul=matmul,
+        output_rows=output_rows,
+        shared_rows=shared_rows,
+        shared_offset=shared_offset,
+        shared_format=_SHARED_FORMATS[shared_format],
+        shared_weight=float(shared_weight),
+        row_index_is_int64=int(row_index_is_int64),
+        combine_columns=min(round_up(matmul.n, 8), 4096),
+        reserved=0,
+    )
+    products = round_up(4 * matmul.rows * matmul.n, 512)
+    return Plan(f"grouped_matmul_finalize_routing_{entry_suffix}", tiling.pack(), cores, workspace + products)

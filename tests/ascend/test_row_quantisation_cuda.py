@@ -1,0 +1,243 @@
+"""npu_dequant_swiglu_quant and npu_dynamic_quant on a GPU: the bits of the CPU, replayed and repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support.ascend import Inputs
+from support.calls import poisoned_allocations
+
+import moe_jit
+
+pytestmark = pytest.mark.cuda
+
+F16, BF16, F32, I32 = torch.float16, torch.bfloat16, torch.float32, torch.int32
+Result = tuple[torch.Tensor, torch.Tensor]
+# Widths of y: those read in vectors (with one or both runs of a thread's elements), and others.
+HALVES = [1, 5, 8, 12, 16, 77, 130, 384, 768, 1000, 1536, 2048, 2052, 4096]
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    return Inputs("cpu")
+
+
+def to_cuda(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: v.cuda() if isinstance(v, torch.Tensor) else v for name, v in arguments.items()}
+
+
+def check_same(function: Callable[..., Result], arguments: dict[str, Any], note: str) -> None:
+    expected = function(**arguments)
+    with poisoned_allocations():
+        actual = function(**to_cuda(arguments))
+    for name, a, e in zip(("y", "scale"), actual, expected, strict=True):
+        assert a.dtype == e.dtype
+        different = (a.cpu() != e) & ~(a.cpu().isnan() & e.isnan()) if e.is_floating_point() else a.cpu() != e
+        where = different.nonzero()[:3].tolist()
+        shown = [(w, a[tuple(w)].item(), e[tuple(w)].item()) for w in where]
+        assert not different.any(), f"{note}: {name} differs {int(different.sum())} times: {shown}"
+
+
+def bits(inputs: Inputs, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    """Any bits: subnormal numbers, infinities and NaN among them."""
+    if dtype.itemsize == 2:
+        return inputs.integers(*shape, low=-(2**15), high=2**15 - 1, dtype=torch.int16).view(dtype)
+    return inputs.integers(*shape, low=-(2**31), high=2**31 - 1, dtype=I32).view(dtype)
+
+
+def swiglu_call(
+    inputs: Inputs, rows: int, half: int, dtype: torch.dtype, *, quant_mode: int, swiglu_mode: int
+) -> dict[str, Any]:
+    pick = inputs.random
+    groups = None if dtype == F16 else pick.choice([None, 1, 3, 40, 300])
+    table = (groups or 1, 2 * half)
+    arguments: dict[str, Any] = {
+        "quant_mode": quant_mode,
+        "swiglu_mode": swiglu_mode,
+        "activate_left": pick.random() < 0.5,
+        "clamp_limit": pick.uniform(0.5, 9.0),
+        "glu_alpha": pick.uniform(0.5, 2.0),
+        "glu_bias": pick.uniform(-1.0, 1.0),
+        "group_index": None
+        if groups is None
+        else inputs.counts(groups, pick.randint(max(1, rows // 2), rows)),
+    }
+    if dtype == I32:
+        bias = pick.choice([None, I32, F32, F16, BF16])
+        arguments |= {
+            "x": inputs.integers(rows, 2 * half, low=-60000, high=60000, dtype=I32),
+            "weight_scale": inputs.positive(*table, high=1e-4),
+            "activation_scale": inputs.positive(rows) if pick.random() < 0.7 else None,
+        }
+        if bias is not None:
+            of_all = (1, 2 * half) if groups == 1 else table
+            integers = inputs.integers(*of_all, low=-30000, high=30000, dtype=I32)
+            arguments["bias"] = integers if bias == I32 else inputs.normal(*of_all, dtype=bias)
+    else:
+        arguments["x"] = inputs.normal(rows, 2 * half, dtype=dtype, std=pick.choice([1.0, 3.0, 30.0]))
+    if pick.random() < 0.5:
+        arguments["quant_scale"] = inputs.positive(table[0], half, high=2.0)
+        if quant_mode == 0 and pick.random() < 0.5:
+            arguments["quant_offset"] = inputs.normal(table[0], half)
+    return arguments
+
+
+def describe(arguments: dict[str, Any], note: str) -> str:
+    settings = {
+        name: f"{v.dtype} {tuple(v.shape)}" if isinstance(v, torch.Tensor) else v
+        for name, v in arguments.items()
+        if v is not None
+    }
+    return f"{note} {settings}"
+
+
+@pytest.mark.parametrize("swiglu_mode", [0, 1, 2, 3])
+@pytest.mark.parametrize("quant_mode", [0, 1])
+@pytest.mark.parametrize("dtype", [I32, BF16, F16])
+def test_swiglu_has_the_bits_of_the_cpu(
+    inputs: Inputs, dtype: torch.dtype, quant_mode: int, swiglu_mode: int
+):
+    for half in HALVES:
+        rows = inputs.random.choice([1, 2, 33, 700])
+        arguments = swiglu_call(inputs, rows, half, dtype, quant_mode=quant_mode, swiglu_mode=swiglu_mode)
+        check_same(moe_jit.npu_dequant_swiglu_quant, arguments, describe(arguments, inputs.note))
+
+
+@pytest.mark.parametrize("dtype", [I32, BF16])
+@pytest.mark.parametrize("width", [1536, 3072, 4096])
+def test_swiglu_of_many_rows(inputs: Inputs, width: int, dtype: torch.dtype):
+    arguments = swiglu_call(inputs, 4100, width // 2, dtype, quant_mode=1, swiglu_mode=0)
+    check_same(moe_jit.npu_dequant_swiglu_quant, arguments, describe(arguments, inputs.note))
+
+
+@pytest.mark.parametrize("quant_mode", [0, 1])
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_swiglu_of_any_bits(inputs: Inputs, dtype: torch.dtype, quant_mode: int):
+    for half in (1, 8, 24, 256):
+        x = bits(inputs, dtype, 400, 2 * half)
+        x[100:200] = torch.where(x[100:200].isnan(), 1, x[100:200]).clamp(-100, 100)
+        x[200:300, : 2 * half - 1] = 0
+        check_same(
+            moe_jit.npu_dequant_swiglu_quant,
+            {"x": x, "quant_mode": quant_mode, "activate_left": inputs.random.random() < 0.5},
+            f"{inputs.note} {dtype} {half}",
+        )
+
+
+@pytest.mark.parametrize("recipe", ["grouped", "ungrouped"])
+def test_swiglu_of_extreme_scales(inputs: Inputs, recipe: str):
+    """Rows whose magnitudes lie anywhere in the range of float32, subnormal numbers included."""
+    rows, half = 600, 64
+    exponents = inputs.integers(rows, low=-149, high=110, dtype=F32)
+    arguments = {
+        "x": inputs.integers(rows, 2 * half, low=-60000, high=60000, dtype=I32),
+        "weight_scale": inputs.positive(1, 2 * half),
+        "activation_scale": torch.ldexp(torch.ones(rows), exponents),
+        "quant_mode": 1,
+        "group_index": torch.tensor([rows]) if recipe == "grouped" else None,
+    }
+    check_same(moe_jit.npu_dequant_swiglu_quant, arguments, inputs.note)
+    arguments["quant_scale"] = torch.ldexp(torch.ones(1, half), inputs.integers(1, half, low=-140, high=120))
+    check_same(moe_jit.npu_dequant_swiglu_quant, arguments, inputs.note)
+
+
+def test_swiglu_of_large_gates(inputs: Inputs):
+    """Gates far below zero, where the sigmoid vanishes, beside large linear values."""
+    gate = -torch.rand(300, 128, generator=inputs.gen) * 200
+    linear = torch.ldexp(inputs.normal(300, 128), inputs.integers(300, 128, low=-20, high=100))
+    x = torch.cat([gate, linear], dim=1).bfloat16()
+    check_same(
+        moe_jit.npu_dequant_swiglu_quant, {"x": x, "activate_left": True, "quant_mode": 1}, inputs.note
+    )
+
+
+def test_swiglu_of_unaligned_tensors(inputs: Inputs):
+    x = inputs.normal(41, 64, dtype=BF16).cuda()
+    shifted = torch.empty(x.numel() + 1, dtype=BF16, device="cuda")[1:].view(41, 64).copy_(x)
+    for a, b in zip(
+        moe_jit.npu_dequant_swiglu_quant(shifted, quant_mode=1),
+        moe_jit.npu_dequant_swiglu_quant(x, quant_mode=1),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dst_type", [torch.int8, torch.quint4x2])
+@pytest.mark.parametrize("dtype", [F32, F16, BF16])
+def test_dynamic_quant_has_the_bits_of_the_cpu(inputs: Inputs, dtype: torch.dtype, dst_type: torch.dtype):
+    step = 8 if dst_type == torch.quint4x2 else 1
+    for width in (8, 16, 136, 2048, 4096, 7168, 20000, *([] if step == 8 else [1, 7, 1001])):
+        rows, groups = inputs.random.choice([1, 3, 90, 600]), inputs.random.choice([None, 1, 7, 200])
+        arguments: dict[str, Any] = {"input": inputs.normal(rows, width, dtype=dtype), "dst_type": dst_type}
+        if groups is not None:
+            arguments["smooth_scales"] = inputs.positive(
+                groups, width, dtype=inputs.random.choice([F32, dtype])
+            )
+            arguments["group_index"] = inputs.counts(groups, rows).cumsum(0).int()
+        check_same(moe_jit.npu_dynamic_quant, arguments, describe(arguments, inputs.note))
+    any_bits = {"input": bits(inputs, dtype, 500, 40), "dst_type": dst_type}
+    check_same(moe_jit.npu_dynamic_quant, any_bits, f"{inputs.note} any bits")
+
+
+def captured(function: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
+    function()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph, result
+
+
+@pytest.mark.parametrize("rows", [1, 50, 2000])
+def test_replay_follows_changed_inputs(inputs: Inputs, rows: int):
+    groups, half = 20, 768
+    x = inputs.integers(rows, 2 * half, low=-60000, high=60000, dtype=I32).cuda()
+    scale, counts = inputs.positive(groups, 2 * half, high=1e-4).cuda(), inputs.counts(groups, rows).cuda()
+
+    def quantise() -> Result:
+        y, row_scale = moe_jit.npu_dequant_swiglu_quant(
+            x, weight_scale=scale, group_index=counts, quant_mode=1, activate_left=True
+        )
+        return moe_jit.npu_dynamic_quant(y.float() * row_scale[:, None])
+
+    graph, (y, row_scale) = captured(quantise)
+    for change in ("nothing", "x", "counts", "no rows"):
+        if change == "x":
+            x.copy_(inputs.integers(rows, 2 * half, low=-9000, high=9000, dtype=I32))
+        elif change == "counts":
+            counts.copy_(inputs.counts(groups, max(1, rows // 3)))
+        elif change == "no rows":
+            counts.zero_()
+        y.fill_(99)
+        row_scale.fill_(99)
+        graph.replay()
+        expected = quantise()
+        assert torch.equal(y, expected[0]), f"{inputs.note} {change}"
+        assert torch.equal(row_scale, expected[1]), f"{inputs.note} {change}"
+        assert change != "no rows" or not y.any()
+
+
+def test_calls_do_not_synchronise(inputs: Inputs):
+    x, counts = inputs.normal(64, 512, dtype=BF16).cuda(), torch.tensor([20, 30]).cuda()
+    calls = [
+        lambda: moe_jit.npu_dequant_swiglu_quant(x, group_index=counts, quant_mode=1),
+        lambda: moe_jit.npu_dynamic_quant(x),
+    ]
+    for call in calls:
+        call()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_results_repeat(inputs: Inputs):
+    arguments = to_cuda(swiglu_call(inputs, 3000, 2048, I32, quant_mode=1, swiglu_mode=0))
+    first = moe_jit.npu_dequant_swiglu_quant(**arguments)
+    for _ in range(5):
+        again = moe_jit.npu_dequant_swiglu_quant(**arguments)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), inputs.note
