@@ -99,7 +99,7 @@ def test_several_tensors_are_not_for_tensor_cores():
         ("bf16", [40], 64),
         ("bf16", [64] * 9, 160),
         ("bf16", [600], 160),
-        ("bf16-i4", [600], 64),
+        ("bf16-i4", [600], 160),
     ],
 )
 def test_tiles_hold_nearly_every_group(name: str, counts: list[int], tile: int):

@@ -21,8 +21,8 @@ _INT8_BLOCK = 128  # elements of k
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
 _TILES = (16, 64, 160)
-# Weights that become an operand in registers leave no registers for wider tiles.
-_REGISTER_TILES = (16, 64)
+# Two sets of sums leave no registers for wider tiles.
+_SEGMENT_TILES = (16, 64)
 
 
 class TensorCoreProduct(NamedTuple):
@@ -151,7 +151,7 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     bits = "Int4" if r.weight.packed else "Int8"
     form = ("Groups" if groups > 1 else "Single") + ("" if p.antiquant_offset is None else "Offset")
     name = f"{_layout(r)}{bits}<{element}>::{form}"
-    return TensorCoreProduct(name, f"FloatOutput<{element}>", _REGISTER_TILES)
+    return TensorCoreProduct(name, f"FloatOutput<{element}>", _TILES)
 
 
 def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
@@ -162,7 +162,7 @@ def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
     if r.weight.transposed:
         return TensorCoreProduct("Int8RowsOfK", output, _TILES)
     blocked = str(r.weight.blocked).lower()
-    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, _REGISTER_TILES)
+    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, _TILES)
 
 
 def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
@@ -174,4 +174,5 @@ def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
     form = "Segments" if segments > 1 else "Single"
     blocked = str(r.weight.blocked).lower()
     output = f"Int4Output<{_ELEMENT[p.output_dtype]}>"
-    return TensorCoreProduct(f"Int8Int4<{blocked}>::{shifted}{form}", output, _REGISTER_TILES)
+    tiles = _SEGMENT_TILES if segments > 1 else _TILES
+    return TensorCoreProduct(f"Int8Int4<{blocked}>::{shifted}{form}", output, tiles)

@@ -201,6 +201,8 @@ struct AntiquantSlabsOfN {
             }
         }
 
+        template <class Fragments>
+        __device__ __forceinline__ void observe(const Fragments&) const {}
         template <class Sums>
         __device__ __forceinline__ void finish(Sums&) const {}
 

@@ -88,11 +88,17 @@ struct Int8Int4SlabsOfN {
                 a[1][2 * half] = second << 4 & 0xf0f0f0f0u;
                 a[1][2 * half + 1] = second & 0xf0f0f0f0u;
             }
+        }
+
+        // Sums up the weights that are being multiplied.
+        template <int kSteps>
+        __device__ __forceinline__ void observe(const uint32_t (&a)[kSteps][kUnits][4]) {
             if constexpr (kShifted) {
 #pragma unroll
-                for (int i = 0; i < 4 * kUnits; ++i) {
-                    int& sum = sums_[2 * (i / 4) + i % 2];
-                    sum = __dp4a(static_cast<int>(a[i / 4][i % 4]), 0x01010101, sum);
+                for (int i = 0; i < 4 * kUnits * kSteps; ++i) {
+                    const int u = i / 4 % kUnits;
+                    int& sum = sums_[2 * u + i % 2];
+                    sum = __dp4a(static_cast<int>(a[i / (4 * kUnits)][u][i % 4]), 0x01010101, sum);
                 }
             }
         }

@@ -178,7 +178,7 @@ struct Mainloop {
     // Weights in registers: those of one item, kItemSteps steps of all units, are loaded while the MMAs of
     // the one before run. Every item is waited for: ptxas lets no MMA that may be in flight share its operand
     // registers with another one, be it of another width. The other warpgroup fills the gaps.
-    static constexpr int kItemSteps = kUnits * kAccums <= 128 ? 2 : 1;
+    static constexpr int kItemSteps = kUnits * kAccums <= (Format::kSegmented ? 32 : 128) ? 2 : 1;
     static constexpr int kItems = Tile::kBlocks * kSteps / kItemSteps;
     using Fragments = uint32_t[kItemSteps][kUnits][4];
 
@@ -220,11 +220,14 @@ struct Mainloop {
         cute::warpgroup_commit_batch();
     }
 
-    template <class Loader>
+    // Issues item after item; ended(item) is called when the MMAs of an item have finished and the weights of
+    // the next one are loaded, and returns whether the next item begins a new sum.
+    template <class Loader, class Ended>
     __device__ __forceinline__ static void from_registers(Storage& storage, Loader& loader, int stages,
-                                                          Ring& ring, Accums& acc) {
+                                                          Ring& ring, Accums& acc, Ended ended) {
         static_assert(kItems % 2 == 0, "items come in pairs, so that their registers have fixed names");
         Fragments fragments[2];
+        bool fresh = Format::kSegmented;
         wait_stage(storage, ring);
         load_item(storage, ring.slot, 0, loader, fragments[0]);
         for (int s = 0; s < stages; ++s) {
@@ -232,7 +235,8 @@ struct Mainloop {
             ring.advance();
 #pragma unroll
             for (int item = 0; item < kItems; ++item) {
-                issue_item(storage, slot, item, fragments[item % 2], acc);
+                issue_item(storage, slot, item, fragments[item % 2], acc, !fresh);
+                loader.observe(fragments[item % 2]);
                 if (item + 1 < kItems) {
                     load_item(storage, slot, item + 1, loader, fragments[(item + 1) % 2]);
                 } else if (s + 1 < stages) {
@@ -242,47 +246,26 @@ struct Mainloop {
                 cute::warpgroup_wait<0>();
                 fence(fragments[item % 2]);
                 fence(acc);
+                fresh = ended(item);
             }
             release(storage, slot);
         }
     }
 
-    // Weights in registers, whose sums leave the tensor core at the end of every segment of K.
+    // The sums of every segment of K leave the tensor core; the last one may end behind K.
     template <class Loader>
     __device__ __forceinline__ static void segmented(Storage& storage, Loader& loader, int stages, Ring& ring,
                                                      Totals& acc) {
         constexpr int kBlockItems = kSteps / kItemSteps;
-        static_assert(kBlockItems % 2 == 0, "items come in pairs");
-        Fragments fragments[2] = {};
         Accums part;
         int blocks_left = loader.segment_blocks();
-        bool fresh = true;
-        for (int s = 0; s < stages; ++s, ring.advance()) {
-            wait_stage(storage, ring);
-#pragma unroll
-            for (int item = 0; item < kItems; ++item) {
-                cute::warpgroup_wait<1>();
-                fence(fragments[item % 2]);
-                load_item(storage, ring.slot, item, loader, fragments[item % 2]);
-                issue_item(storage, ring.slot, item, fragments[item % 2], part, !fresh);
-                fresh = false;
-                if (item % kBlockItems != kBlockItems - 1) continue;
-                // The stage is read, or the segment has ended.
-                const bool last = --blocks_left == 0;
-                if (!last && item + 1 < kItems) continue;
-                cute::warpgroup_wait<0>();
-                fence(part);
-                if (item + 1 == kItems) release(storage, ring.slot);
-                if (!last) continue;
-                loader.promote(acc, part);
-                blocks_left = loader.segment_blocks();
-                fresh = true;
-            }
-        }
-        // A segment that ends behind K.
-        if (!fresh) loader.promote(acc, part);
-        fence(fragments[0]);
-        fence(fragments[1]);
+        from_registers(storage, loader, stages, ring, part, [&](int item) {
+            if ((item + 1) % kBlockItems != 0 || --blocks_left > 0) return false;
+            loader.promote(acc, part);
+            blocks_left = loader.segment_blocks();
+            return true;
+        });
+        if (blocks_left != loader.segment_blocks()) loader.promote(acc, part);
     }
 
     template <class Params>
@@ -298,7 +281,7 @@ struct Mainloop {
             if constexpr (Format::kSegmented) {
                 segmented(storage, loader, stages, ring, acc);
             } else {
-                from_registers(storage, loader, stages, ring, acc);
+                from_registers(storage, loader, stages, ring, acc, [](int) { return false; });
                 loader.finish(acc);
             }
         } else if constexpr (Format::kPromote && kIndependent) {
