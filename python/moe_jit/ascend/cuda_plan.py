@@ -162,7 +162,7 @@ def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
     if r.weight.transposed:
         return TensorCoreProduct("Int8RowsOfK", output, _TILES)
     blocked = str(r.weight.blocked).lower()
-    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, _REGISTER_TILES)
+    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, _TILES)
 
 
 def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
