@@ -19,8 +19,19 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tests" / "ascend_emulator" / "instructions"
 INCLUDE = ROOT / "include"
 MEMORIES = ("GM", "UB", "L1", "L0A", "L0B", "L0C", "BT", "FB")
-TYPES = ("half", "float", "bfloat16_t", "int8_t", "uint8_t", "int16_t", "uint16_t", "int32_t", "uint32_t",
-         "int64_t", "int4b_t")  # fmt: skip
+TYPES = (
+    "half",
+    "float",
+    "bfloat16_t",
+    "int8_t",
+    "uint8_t",
+    "int16_t",
+    "uint16_t",
+    "int32_t",
+    "uint32_t",
+    "int64_t",
+    "int4b_t",
+)
 MODES = ("NONE", "RINT", "FLOOR", "CEIL", "ROUND", "TRUNC", "ODD")
 
 
@@ -94,7 +105,7 @@ class Float:
         return -value if negative else value
 
     def neighbours(self, value: Fraction) -> tuple[int, int]:
-        """Codes of the largest magnitude not above |value| and of the next one, by bisection over the codes."""
+        """Codes of the largest magnitude not above |value| and of the next one, by bisection."""
         infinite = ((1 << self.exponent) - 1) << self.fraction
         below = bisect.bisect_right(range(infinite), abs(value), key=self.decode) - 1
         return below, below + 1
@@ -136,10 +147,26 @@ class Float:
 
 HALF, BFLOAT16, FLOAT = Float(10, 5), Float(7, 8), Float(23, 8)
 FLOATS = {"half": HALF, "bfloat16_t": BFLOAT16, "float": FLOAT}
-SIZES = {"half": 2, "float": 4, "bfloat16_t": 2, "int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2,
-         "int32_t": 4, "uint32_t": 4, "int64_t": 8}  # fmt: skip
-RANGES = {"int4b_t": (-8, 7), "int8_t": (-128, 127), "uint8_t": (0, 255), "int16_t": (-(2**15), 2**15 - 1),
-          "int32_t": (-(2**31), 2**31 - 1), "int64_t": (-(2**63), 2**63 - 1)}  # fmt: skip
+SIZES = {
+    "half": 2,
+    "float": 4,
+    "bfloat16_t": 2,
+    "int8_t": 1,
+    "uint8_t": 1,
+    "int16_t": 2,
+    "uint16_t": 2,
+    "int32_t": 4,
+    "uint32_t": 4,
+    "int64_t": 8,
+}
+RANGES = {
+    "int4b_t": (-8, 7),
+    "int8_t": (-128, 127),
+    "uint8_t": (0, 255),
+    "int16_t": (-(2**15), 2**15 - 1),
+    "int32_t": (-(2**31), 2**31 - 1),
+    "int64_t": (-(2**63), 2**63 - 1),
+}
 CODES = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 

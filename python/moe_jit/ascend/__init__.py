@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .dequant_swiglu_quant import npu_dequant_swiglu_quant
 from .dynamic_quant import npu_dynamic_quant
+from .emulator import EmulatorError, EmulatorReport, LaunchReport, emulator_report, last_report
 from .finalize_routing import npu_grouped_matmul_finalize_routing
 from .formats import (
     nd_to_nz,
@@ -16,6 +17,11 @@ from .formats import (
 from .grouped_matmul import npu_grouped_matmul
 
 __all__ = [
+    "EmulatorError",
+    "EmulatorReport",
+    "LaunchReport",
+    "emulator_report",
+    "last_report",
     "nd_to_nz",
     "npu_convert_weight_to_int4pack",
     "npu_dequant_swiglu_quant",
