@@ -39,6 +39,9 @@ class AntiquantVector {
         pipe.InitBuffer(queue_, 1, columns * sizeof(T));
         pipe.InitBuffer(values_, columns * sizeof(Value));
         pipe.InitBuffer(blocks_, columns * kBlockBytes);
+        Duplicate(values(), static_cast<Value>(0.0f),
+                  columns);  // for what lies between a row's end and its pitch
+        vector_barrier();
     }
 
     __aicore__ inline void load(Address table, int64_t first, int32_t columns, bool as_blocks) {
