@@ -92,7 +92,7 @@ def test_report_of_a_call() -> None:
     kernels = [launch.kernel for launch in report.launches]
     assert kernels == ["grouped_matmul_i8_i32"] * 3  # a stacked weight at once, a list one by one
     first = report.launches[0]
-    assert first.cube_operations["i8"] == 2 * 32 * 256 * 128
+    assert first.cube_operations["i8"] == 2 * (32 + 16) * 256 * 128  # whole fractals of 16 rows
     assert set(first.cores) == {"AIC 0", "AIC 1", *(f"AIV {i}" for i in range(4))}
     assert first.bytes["GM_L1"] >= 32 * 256 + 2 * 256 * 128
     assert first.seconds >= first.bound_seconds >= first.memory_seconds > 0
@@ -137,9 +137,9 @@ def test_violations_name_file_core_and_tensor(tmp_path: Any, cache_dir: Any) -> 
     kernel = Kernel("ascend/halves.cpp", "halves", 2)
     function = load(kernel.module(EMULATOR), SourceTree(tmp_path))["launch"]
     arguments = [Argument("x", torch.ones(63)), Argument("y", torch.empty(64), Role.OUTPUT)]
-    with pytest.raises(EmulatorError, match="halves: .*halves.cpp:11: AIV 0: DataCopy: ") as caught:
+    with pytest.raises(EmulatorError, match=r"halves: csrc/ascend/halves\.cpp:11: AIV 0: DataC") as caught:
         emulator.run(function, "halves", 1, arguments)
-    assert caught.value.file.endswith("csrc/ascend/halves.cpp")
+    assert caught.value.file == "csrc/ascend/halves.cpp"
     assert caught.value.line == 11
     assert caught.value.core == "AIV 0"
     assert "'x'" in caught.value.tensor
