@@ -15,11 +15,14 @@ from .formats import (
     nz_to_nd,
 )
 from .grouped_matmul import npu_grouped_matmul
+from .launch import Argument, Role, run_kernel
 
 __all__ = [
+    "Argument",
     "EmulatorError",
     "EmulatorReport",
     "LaunchReport",
+    "Role",
     "emulator_report",
     "last_report",
     "nd_to_nz",
@@ -32,4 +35,5 @@ __all__ = [
     "npu_quantize",
     "npu_trans_quant_param",
     "nz_to_nd",
+    "run_kernel",
 ]

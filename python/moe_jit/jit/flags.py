@@ -61,7 +61,9 @@ def link_flags(target: str) -> list[str]:
 
 def _include_flags(unit: Unit, target: str, tree: SourceTree, toolchain: Toolchain) -> list[str]:
     # The emulator stands in for the headers of CANN, which bisheng brings along; its errors name files.
-    emulator = [f"-ffile-prefix-map={tree.root}/=", f"-I{tree.include}/moe_jit/ascend_emulator"]
+    folders = (tree.root, Path(unit.source).parent) if Path(unit.source).is_absolute() else (tree.root,)
+    emulator = [f"-ffile-prefix-map={folder}/=" for folder in folders]
+    emulator.append(f"-I{tree.include}/moe_jit/ascend_emulator")
     includes = [*(emulator if target == EMULATOR else ()), f"-I{tree.include}", f"-I{tree.csrc}"]
     system = tvm_ffi_includes()
     if unit.is_cuda and toolchain.cutlass:
