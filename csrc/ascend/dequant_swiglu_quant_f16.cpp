@@ -6,7 +6,7 @@ extern "C" __global__ __aicore__ void dequant_swiglu_quant_f16(GM_ADDR x, GM_ADD
                                                                GM_ADDR activation_scale, GM_ADDR bias,
                                                                GM_ADDR quant_scale, GM_ADDR quant_offset,
                                                                GM_ADDR group_index, GM_ADDR y, GM_ADDR scale,
-                                                               GM_ADDR workspace, GM_ADDR tiling) {
+                                                               GM_ADDR /*workspace*/, GM_ADDR tiling) {
     KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
     using namespace moe_jit::ascend;
     AscendC::TPipe pipe;

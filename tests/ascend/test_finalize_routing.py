@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from support.ascend import Inputs, devices
+from support.ascend import Inputs, devices, inputs_on
 from support.calls import poisoned_allocations
 from support.matmul import ROWS, Problem, stored_weight
 
@@ -17,8 +18,8 @@ INT8, INT4 = "i8-bf16-f32scale-token", "i8i4-f16"
 
 
 @pytest.fixture(params=devices("grouped_matmul_finalize_routing", "grouped_matmul"))
-def inputs(request) -> Inputs:
-    return Inputs(request.param)
+def inputs(request) -> Iterator[Inputs]:
+    yield from inputs_on(request.param)
 
 
 def problem_of(inputs: Inputs, name: str, counts: list[int], tail: int = 0, **options: Any) -> Problem:

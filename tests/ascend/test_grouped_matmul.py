@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
-from support.ascend import Inputs, devices
+from support.ascend import Inputs, devices, inputs_on
 from support.matmul import BF16, F16, F32, I8, INT4, ROWS, Problem
 
 import moe_jit
@@ -16,8 +18,8 @@ ANTIQUANT = [name for name, row in ROWS.items() if row.x in (F16, BF16) and row.
 
 
 @pytest.fixture(params=devices("grouped_matmul"))
-def inputs(request) -> Inputs:
-    return Inputs(request.param)
+def inputs(request) -> Iterator[Inputs]:
+    yield from inputs_on(request.param)
 
 
 def size(name: str) -> tuple[int, int]:

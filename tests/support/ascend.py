@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from moe_jit import use_backend
 from moe_jit.ascend.backends import CUDA_OPERATORS
+from moe_jit.ascend.kernel_calls import FUNCTIONS
+from moe_jit.backends import EMULATOR
 from moe_jit.reference.ascend import Quantised
 from support.problems import fresh_seed, generator
 
@@ -16,9 +20,22 @@ HALF_WINDOW = 127 * 2.0**-20  # how near to a tie a value may be rounded to the 
 
 
 def devices(*operators: str) -> list[Any]:
-    """Devices that all of ``operators`` have modules for."""
+    """Devices that all of ``operators`` have modules for; the emulator where all have Ascend C kernels."""
     on_cuda = all(operator in CUDA_OPERATORS for operator in operators)
-    return ["cpu", *([pytest.param("cuda", marks=pytest.mark.cuda)] if on_cuda else [])]
+    on_ascend = all(operator in FUNCTIONS for operator in operators)
+    emulator = [pytest.param(EMULATOR, marks=pytest.mark.ascend_emulator)] if on_ascend else []
+    return ["cpu", *emulator, *([pytest.param("cuda", marks=pytest.mark.cuda)] if on_cuda else [])]
+
+
+def inputs_on(device: str) -> Iterator[Inputs]:
+    """For a fixture: calls inside the test go to ``device``; the emulator has a random number of cores."""
+    if device != EMULATOR:
+        yield Inputs(device)
+        return
+    inputs = Inputs()
+    inputs.cores = inputs.random.choice((1, 2, 5, 20, 24))
+    with use_backend(EMULATOR, cores=inputs.cores, seed=inputs.random.randrange(1000)):
+        yield inputs
 
 
 class Inputs:
@@ -29,10 +46,11 @@ class Inputs:
         self.seed = fresh_seed()
         self.gen = generator(self.seed, device)
         self.random = random.Random(self.seed)
+        self.cores = 0
 
     @property
     def note(self) -> str:
-        return f"seed {self.seed}"
+        return f"seed {self.seed}" + (f", {self.cores} emulated cores" if self.cores else "")
 
     def integers(self, *shape: int, low: int = -128, high: int = 127, dtype=torch.int8) -> torch.Tensor:
         return torch.randint(low, high + 1, shape, generator=self.gen, device=self.device).to(dtype)

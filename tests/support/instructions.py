@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
 import ctypes
 import math
-import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,12 +13,25 @@ from pathlib import Path
 import filelock
 import numpy as np
 
+from moe_jit.jit.toolchain import find_host_compiler
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tests" / "ascend_emulator" / "instructions"
 INCLUDE = ROOT / "include"
 MEMORIES = ("GM", "UB", "L1", "L0A", "L0B", "L0C", "BT", "FB")
-TYPES = ("half", "float", "bfloat16_t", "int8_t", "uint8_t", "int16_t", "uint16_t", "int32_t", "uint32_t",
-         "int64_t", "int4b_t")  # fmt: skip
+TYPES = (
+    "half",
+    "float",
+    "bfloat16_t",
+    "int8_t",
+    "uint8_t",
+    "int16_t",
+    "uint16_t",
+    "int32_t",
+    "uint32_t",
+    "int64_t",
+    "int4b_t",
+)
 MODES = ("NONE", "RINT", "FLOOR", "CEIL", "ROUND", "TRUNC", "ODD")
 
 
@@ -54,19 +65,19 @@ def build(directory: Path) -> Driver:
     library = directory / "instructions.so"
     with filelock.FileLock(directory / "instructions.lock"):
         if not library.exists():
-            compiler = os.environ.get("CXX", "g++")
+            compiler = find_host_compiler().command
             flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
             flags += ["-I", str(INCLUDE / "moe_jit" / "ascend_emulator"), "-I", str(INCLUDE)]
 
             def compile_one(source: Path) -> str:
                 target = str(directory / (source.stem + ".o"))
-                subprocess.run([compiler, *flags, "-c", str(source), "-o", target], check=True)
+                subprocess.run([*compiler, *flags, "-c", str(source), "-o", target], check=True)
                 return target
 
             with ThreadPoolExecutor(2) as pool:
                 objects = list(pool.map(compile_one, sorted(SOURCES.glob("*.cpp"))))
             partial = library.with_suffix(".partial")
-            subprocess.run([compiler, "-shared", *objects, "-o", str(partial)], check=True)
+            subprocess.run([*compiler, "-shared", *objects, "-o", str(partial)], check=True)
             partial.rename(library)
     return Driver(library)
 
@@ -86,17 +97,33 @@ class Float:
         negative = code >> (self.bits - 1) & 1
         field = code >> self.fraction & ((1 << self.exponent) - 1)
         rest = code & ((1 << self.fraction) - 1)
-        bias = (1 << (self.exponent - 1)) - 1
         if field == (1 << self.exponent) - 1:
             return math.nan if rest else math.copysign(math.inf, -1 if negative else 1)
         whole = rest + (1 << self.fraction if field else 0)
-        value = Fraction(whole) * Fraction(2) ** (max(field, 1) - bias - self.fraction)
+        place = max(field, 1) - self.bias - self.fraction
+        value = Fraction(whole << place) if place >= 0 else Fraction(whole, 1 << -place)
         return -value if negative else value
 
+    @property
+    def bias(self) -> int:
+        return (1 << (self.exponent - 1)) - 1
+
     def neighbours(self, value: Fraction) -> tuple[int, int]:
-        """Codes of the largest magnitude not above |value| and of the next one, by bisection over the codes."""
+        """Codes of the largest finite magnitude not above |value| and of the next one."""
         infinite = ((1 << self.exponent) - 1) << self.fraction
-        below = bisect.bisect_right(range(infinite), abs(value), key=self.decode) - 1
+        magnitude = abs(value)
+        if magnitude == 0:
+            return 0, 1
+        top = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+        top -= magnitude < Fraction(2) ** top  # 2^top <= magnitude < 2^(top + 1)
+        place = max(top, 1 - self.bias) - self.fraction
+        below = min(
+            int(magnitude / Fraction(2) ** place)
+            + ((place + self.fraction + self.bias - 1) << self.fraction),
+            infinite - 1,
+        )
+        assert self.decode(below) <= magnitude
+        assert self.decode(below + 1) > magnitude or below + 1 == infinite
         return below, below + 1
 
     def encode(self, value: Fraction | float, mode: str = "RINT") -> int:
@@ -123,7 +150,7 @@ class Float:
             code = low if low % 2 else high
         else:
             # Beyond the largest number the next one would be a power of two.
-            step = Fraction(2) ** ((1 << (self.exponent - 1)) - 1 - self.fraction)
+            step = Fraction(2) ** (self.bias - self.fraction)
             above = exact_low + step if high == infinite else self.decode(high)
             assert isinstance(above, Fraction)
             twice = 2 * abs(value) - exact_low - above
@@ -136,10 +163,26 @@ class Float:
 
 HALF, BFLOAT16, FLOAT = Float(10, 5), Float(7, 8), Float(23, 8)
 FLOATS = {"half": HALF, "bfloat16_t": BFLOAT16, "float": FLOAT}
-SIZES = {"half": 2, "float": 4, "bfloat16_t": 2, "int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2,
-         "int32_t": 4, "uint32_t": 4, "int64_t": 8}  # fmt: skip
-RANGES = {"int4b_t": (-8, 7), "int8_t": (-128, 127), "uint8_t": (0, 255), "int16_t": (-(2**15), 2**15 - 1),
-          "int32_t": (-(2**31), 2**31 - 1), "int64_t": (-(2**63), 2**63 - 1)}  # fmt: skip
+SIZES = {
+    "half": 2,
+    "float": 4,
+    "bfloat16_t": 2,
+    "int8_t": 1,
+    "uint8_t": 1,
+    "int16_t": 2,
+    "uint16_t": 2,
+    "int32_t": 4,
+    "uint32_t": 4,
+    "int64_t": 8,
+}
+RANGES = {
+    "int4b_t": (-8, 7),
+    "int8_t": (-128, 127),
+    "uint8_t": (0, 255),
+    "int16_t": (-(2**15), 2**15 - 1),
+    "int32_t": (-(2**31), 2**31 - 1),
+    "int64_t": (-(2**63), 2**63 - 1),
+}
 CODES = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 

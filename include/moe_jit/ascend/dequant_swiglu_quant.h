@@ -108,7 +108,6 @@ class DequantSwigluQuant {
 
     __aicore__ inline void load_parameters(int32_t group, const dsq::Columns& columns) {
         const int64_t width = 2 * static_cast<int64_t>(tiling_.half);
-        const LocalTensor<float> scratch = scratch_.template Get<float>();
         if (given_.weight_scale != nullptr) {
             load_wide<float>(weight_scale_, given_.weight_scale, group * width, columns);
         }

@@ -26,8 +26,8 @@ class WeighedFinish {
         pipe.InitBuffer(product_, kSlab * sizeof(float));
         scale_.init(pipe, tiling.base_n);
         bias_.init(pipe, tiling.base_n);
-        row_factor_.init(pipe, tiling.base_m);
-        logit_.init(pipe, tiling.base_m);
+        row_factor_.init(pipe, tiling.base_m, 2);
+        logit_.init(pipe, tiling.base_m, 1);
     }
 
     __aicore__ inline void begin(const Tile& tile) {
@@ -98,6 +98,7 @@ class FinalizeRouting {
                 DequantEpilogue<WeighedFinish> epilogue(pipe, matmul, finish);
                 run_epilogue(given_.matmul(), matmul, result_ring<int32_t>(given_.workspace, matmul),
                              epilogue);
+                pipe.Reset();
             }
             combine_products(given_, tiling_, products);
         }
@@ -120,6 +121,7 @@ class FinalizeRouting {
                     {given_.bias, given_.offset, workspace.row_sums, given_.per_token_scale, given_.logit},
                     workspace.end);
                 run_int4_epilogue(pipe, matmul, given_.scale, given_.group_list, workspace, finish);
+                pipe.Reset();
             }
             combine_products(given_, tiling_, workspace.end);
         }

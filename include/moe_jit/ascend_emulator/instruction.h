@@ -84,6 +84,7 @@ class Instruction {
     void transfer(Memory from, Memory to, uint64_t bytes, uint64_t bursts = 1) {
         core_.statistics.bytes[static_cast<int>(from)][static_cast<int>(to)] += bytes;
         copy_ = Transfer{from, to, bytes, bursts};
+        if (from == Memory::GM) core_.machine.scheduler.pace(core_.start(pipe_));
     }
     void vector(uint64_t repeats, uint64_t bytes = 0) {
         core_.statistics.vector_repeats += repeats;

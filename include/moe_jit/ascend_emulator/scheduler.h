@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <new>
 #include <random>
@@ -32,39 +34,40 @@ class Scheduler {
     Scheduler(const Scheduler&) = delete;
 
     // Runs all tasks to their end. The first exception of one ends all and is raised again; so is a deadlock.
+    // Without a seed the task that is furthest behind in its own time goes on; otherwise any.
     void run(std::vector<Task> tasks, uint32_t seed, double limit_s) {
         for (Task& task : tasks) fibers_.push_back(std::make_unique<Fiber>(std::move(task)));
-        std::mt19937 random(seed);
-        std::vector<Fiber*> order;
-        for (auto& fiber : fibers_) order.push_back(fiber.get());
+        random_.seed(seed);
+        shuffled_ = seed != 0;
         auto progressed = std::chrono::steady_clock::now();
         while (!failure_) {
-            if (seed) std::shuffle(order.begin(), order.end(), random);
-            bool alive = false;
-            bool progress = false;
-            for (Fiber* fiber : order) {
-                if (fiber->finished) continue;
-                alive = true;
-                if (fiber->ready && !fiber->ready()) continue;
-                progress = true;
-                fiber->polls = false;
-                resume(*fiber);
-                if (!fiber->polls) progressed = std::chrono::steady_clock::now();
-                if (failure_) break;
-            }
-            if (!alive) break;
-            const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - progressed;
-            if (failure_) break;
-            if (!progress)
+            Fiber* next = choose();
+            if (!next) {
+                if (std::all_of(fibers_.begin(), fibers_.end(), [](auto& fiber) { return fiber->finished; }))
+                    break;
                 report_waiting("deadlock, no core can go on");
-            else if (elapsed.count() > limit_s)
+                break;
+            }
+            next->polls = false;
+            resume(*next);
+            const auto now = std::chrono::steady_clock::now();
+            if (!next->polls) progressed = now;
+            const std::chrono::duration<double> polling = now - progressed;
+            if (polling.count() > limit_s && !failure_) {
                 report_waiting("the limit of time is over in which cores may poll");
+            }
         }
         cancel_ = true;
         for (auto& fiber : fibers_) {
             if (!fiber->finished && fiber->started) resume(*fiber);
         }
         if (failure_) std::rethrow_exception(failure_);
+    }
+
+    // Called by a task that has come to `time`: those that are behind go first.
+    void pace(double time) {
+        running_->time = time;
+        if (time > turn_ends_) leave(*running_);
     }
 
     // Called by a task: returns once `ready` holds.
@@ -82,6 +85,7 @@ class Scheduler {
     // Lets the other tasks go on: for loops that poll memory.
     void yield(Site site) {
         running_->polls = true;
+        if (std::isfinite(turn_ends_)) running_->time = turn_ends_;
         running_->site = site;
         running_->waits_for = "a value in memory";
         leave(*running_);
@@ -106,12 +110,31 @@ class Scheduler {
         std::function<bool()> ready;
         Site site;
         std::string waits_for;
+        double time = 0;
         bool polls = false;
         bool started = false;
         bool finished = false;
     };
 
     static constexpr size_t kStack = 512 * 1024;
+    static constexpr double kTurn = 1024;  // cycles that a task may get ahead of the others
+
+    Fiber* choose() {
+        std::vector<Fiber*> ready;
+        for (auto& fiber : fibers_) {
+            if (!fiber->finished && (!fiber->ready || fiber->ready())) ready.push_back(fiber.get());
+        }
+        if (ready.empty()) return nullptr;
+        turn_ends_ = std::numeric_limits<double>::infinity();
+        if (shuffled_) return ready[random_() % ready.size()];
+        const auto behind = [](const Fiber* a, const Fiber* b) { return a->time < b->time; };
+        const auto first = std::min_element(ready.begin(), ready.end(), behind);
+        Fiber* next = *first;
+        ready.erase(first);
+        if (!ready.empty())
+            turn_ends_ = (*std::min_element(ready.begin(), ready.end(), behind))->time + kTurn;
+        return next;
+    }
 
     static Scheduler*& entering() {
         static thread_local Scheduler* scheduler = nullptr;
@@ -171,6 +194,9 @@ class Scheduler {
     ucontext_t context_;
     std::exception_ptr failure_;
     bool cancel_ = false;
+    bool shuffled_ = false;
+    std::mt19937 random_;
+    double turn_ends_ = 0;
 };
 
 }  // namespace moe_jit::emulator

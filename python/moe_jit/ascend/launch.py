@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from moe_jit import backends, jit
+from moe_jit.checks import reject
 from moe_jit.jit.spec import EMULATOR, NPU
 
 from . import emulator, npu
@@ -75,3 +77,36 @@ def launch(kind: str, kernel: Kernel, blocks: int, arguments: list[Argument]) ->
     else:
         addresses = [0 if a.tensor is None else a.tensor.data_ptr() for a in arguments]
         _function(kernel, NPU)(blocks, npu.current_stream(), *addresses)
+
+
+def run_kernel(
+    source: str | Path, entry: str, arguments: Sequence[Argument], *, blocks: int, cores: int = 24
+) -> emulator.LaunchReport:
+    """Compile an Ascend C kernel of your own and run it on the emulator.
+
+    Args:
+        source: a .cpp file that includes only ``kernel_operator.h`` (and headers of its own).
+        entry: the name of its ``extern "C" __global__ __aicore__`` function, which takes only GM_ADDR.
+        arguments: its arguments in order; contiguous CPU tensors, or None for a null pointer.
+        blocks: as in ``entry<<<blocks, ...>>>``.
+        cores: cube cores of the emulated chip, each with two vector cores.
+
+    Returns:
+        The report of the launch.
+
+    Raises:
+        EmulatorError: the kernel breaks a rule of the chip.
+        CompileError: with the compiler's messages.
+        ValueError: naming the argument.
+    """
+    for argument in arguments:
+        tensor = argument.tensor
+        if tensor is not None and (tensor.device.type != "cpu" or not tensor.is_contiguous()):
+            given = f"a tensor of strides {tensor.stride()} on {tensor.device}"
+            reject(argument.name, "contiguous and on the CPU", given)
+    kernel = Kernel(str(Path(source).absolute()), entry, len(arguments))
+    with backends.use_backend(backends.EMULATOR, cores=cores):
+        launch(backends.EMULATOR, kernel, blocks, list(arguments))
+    report = emulator.last_report()
+    assert report is not None
+    return report

@@ -76,8 +76,9 @@ class Operands(NamedTuple):
 
     @property
     def square(self) -> int:
-        """Side of the squares that transposing loads work on: 256 bits of rows, but at least a fractal."""
-        return max(_FRACTAL, 256 // self.bits)
+        """Side of the squares that transposing loads work on, 256 bits; converted weights begin with whole
+        blocks of 64."""
+        return 64 if self.converts_weights else 256 // self.bits
 
 
 _OPERANDS = {

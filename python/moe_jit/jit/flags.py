@@ -28,7 +28,8 @@ def _cpu_flags() -> tuple[str, ...]:
 
 def unit_flags(unit: Unit, target: str) -> list[str]:
     """Code-generation flags of one unit; independent of the machine's paths and compiler version."""
-    flags = ["-std=c++17", "-O3", "-DNDEBUG", *(f"-D{name}={value}" for name, value in unit.defines)]
+    optimised = "-O2" if target == EMULATOR else "-O3"  # compiling takes longer than running
+    flags = ["-std=c++17", optimised, "-DNDEBUG", *(f"-D{name}={value}" for name, value in unit.defines)]
     if unit.wrapper:
         flags.append(f'-DMOE_JIT_SOURCE="{unit.source}"')
     if target == NPU:
@@ -59,9 +60,11 @@ def link_flags(target: str) -> list[str]:
 
 
 def _include_flags(unit: Unit, target: str, tree: SourceTree, toolchain: Toolchain) -> list[str]:
-    # The emulator stands in for the headers of CANN, which bisheng brings along.
-    emulator = [f"-I{tree.include}/moe_jit/ascend_emulator"] if target == EMULATOR else []
-    includes = [*emulator, f"-I{tree.include}", f"-I{tree.csrc}"]
+    # The emulator stands in for the headers of CANN, which bisheng brings along; its errors name files.
+    folders = (tree.root, Path(unit.source).parent) if Path(unit.source).is_absolute() else (tree.root,)
+    emulator = [f"-ffile-prefix-map={folder}/=" for folder in folders]
+    emulator.append(f"-I{tree.include}/moe_jit/ascend_emulator")
+    includes = [*(emulator if target == EMULATOR else ()), f"-I{tree.include}", f"-I{tree.csrc}"]
     system = tvm_ffi_includes()
     if unit.is_cuda and toolchain.cutlass:
         system.append(str(toolchain.cutlass.include))

@@ -1,4 +1,4 @@
-"""Cast against exact rational arithmetic: every pair of types, every rounding mode, ties, limits, NaN and infinities."""
+"""Cast against exact rational arithmetic: all types and rounding modes, ties, limits, NaN, infinities."""
 
 from __future__ import annotations
 

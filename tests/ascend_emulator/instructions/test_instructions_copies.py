@@ -173,8 +173,24 @@ def test_padding(driver: Driver, rng: np.random.Generator, left: int, right: int
         row = np.full(whole, value, np.uint32)
         row[left : left + elements] = gm[i * 4 * elements :][: 4 * elements].view(np.uint32)
         want[i * whole : (i + 1) * whole] = row
-    driver("CopyPadIn", TYPES.index("float"), VECCALC, 0, 0, count, 4 * elements, 0, 0, not by_register, left, right,
-           value, by_register, GM=gm, UB=ub)  # fmt: skip
+    driver(
+        "CopyPadIn",
+        TYPES.index("float"),
+        VECCALC,
+        0,
+        0,
+        count,
+        4 * elements,
+        0,
+        0,
+        not by_register,
+        left,
+        right,
+        value,
+        by_register,
+        GM=gm,
+        UB=ub,
+    )
     assert np.array_equal(ub, want.view(np.uint8))
 
 
@@ -257,8 +273,23 @@ def test_rows_to_fractals(
             for d in range(-(-columns // c0) * c0):
                 at = base + m * matrix + (d // c0) * column_stride * c0 + n * row_stride * c0 + d % c0
                 want[at] = source[m * rows * width + n * width + d] if d < columns else 0
-    driver("Nd2Nz", TYPES.index(kind), 64, 3, matrices, rows, columns, rows * width, width, column_stride, row_stride, matrix,
-           cube=True, GM=gm, L1=l1)  # fmt: skip
+    driver(
+        "Nd2Nz",
+        TYPES.index(kind),
+        64,
+        3,
+        matrices,
+        rows,
+        columns,
+        rows * width,
+        width,
+        column_stride,
+        row_stride,
+        matrix,
+        cube=True,
+        GM=gm,
+        L1=l1,
+    )
     assert np.array_equal(l1, want.view(np.uint8))
 
 
@@ -278,5 +309,5 @@ def test_limits_of_rows_to_fractals(driver: Driver):
         driver("Nd2Nz", TYPES.index("half"), 0, 0, 1, 16385, 1, 0, 1, 1, 1, 0, cube=True, GM=gm, L1=l1)
     with pytest.raises(EmulatorError, match="strides of the destination at most 16384"):
         driver("Nd2Nz", TYPES.index("half"), 0, 0, 1, 2, 16, 0, 16, 16385, 1, 0, cube=True, GM=gm, L1=l1)
-    with pytest.raises(EmulatorError, match="a vector core has no pipe|belongs to the cube cores"):
+    with pytest.raises(EmulatorError, match=r"a vector core has no pipe|belongs to the cube cores"):
         driver("Nd2Nz", TYPES.index("half"), 0, 0, 1, 2, 16, 0, 16, 2, 1, 0, GM=gm)

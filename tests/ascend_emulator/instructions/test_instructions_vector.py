@@ -1,4 +1,4 @@
-"""Arithmetic, fills and copies of the vector unit against exact arithmetic, in every form of mask, repeat and stride."""
+"""Arithmetic, fills and copies of the vector unit against exact arithmetic, with all masks and strides."""
 
 from __future__ import annotations
 
@@ -343,3 +343,9 @@ def test_an_empty_mask_or_count_does_nothing(driver: Driver, rng: np.random.Gene
     for form in ([COUNT, 0], [MASK, 0, 0, 1, 1, 1, 1, 8, 8, 8], [MASK, 64, 0, 0, 1, 1, 1, 8, 8, 8]):
         driver("Add", TYPES.index("float"), 0, 4096, 8192, *form, UB=image)
         assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize(("hf32", "name"), [(False, "Transpose"), (True, "SetHF32Mode")])
+def test_what_is_not_modelled_says_so(driver: Driver, hf32: bool, name: str):
+    with pytest.raises(EmulatorError, match=f"{name}: is not modelled"):
+        driver("NotModelled", hf32, UB=np.zeros(64, np.uint8))

@@ -155,4 +155,9 @@ INSTRUCTION(MaskAfterCount) {
     AscendC::Adds<float, false>(d, a, 1.0f, MASK_PLACEHOLDER, 1, {1, 1, 8, 8});
 }
 
+INSTRUCTION(NotModelled) {
+    if (p.next()) SetHF32Mode(true);
+    Transpose(ub<half>(0), ub<half>(512));
+}
+
 }  // namespace driver

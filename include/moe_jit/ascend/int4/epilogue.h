@@ -143,8 +143,8 @@ class Int4Finish {
         pipe.InitBuffer(product_, kSlab * sizeof(float));
         bias_.init(pipe, tiling.base_n);
         offset_.init(pipe, tiling.base_n);
-        row_sums_.init(pipe, tiling.base_m);
-        row_scale_.init(pipe, tiling.base_m);
+        row_sums_.init(pipe, tiling.base_m, 1);
+        row_scale_.init(pipe, tiling.base_m, 2);
     }
 
     __aicore__ inline void begin(const Tile& tile) {

@@ -43,6 +43,7 @@ __aicore__ inline void split_rows(Address x, const MatmulTiling& tiling, const I
         splitter.run(workspace.split, needs_sums ? workspace.row_sums : nullptr, tiling.rows,
                      static_cast<int32_t>(GetBlockIdx()), static_cast<int32_t>(GetBlockNum()) * kVectorCores);
         PipeBarrier<PIPE_ALL>();
+        pipe.Reset();
     }
     SyncAll<false>();
 }

@@ -42,9 +42,10 @@ class ColumnVector {
 // A parameter of rows, or the product of two: each value as a block of eight.
 class RowBlocks {
   public:
-    __aicore__ inline void init(TPipe& pipe, int32_t rows) {
+    // `tables`: how many are loaded at once. (A core has eight events for all its input queues.)
+    __aicore__ inline void init(TPipe& pipe, int32_t rows, uint8_t tables) {
         const int32_t padded = round_up(rows, kLanes);
-        pipe.InitBuffer(queue_, 2, padded * sizeof(float));
+        pipe.InitBuffer(queue_, tables, padded * sizeof(float));
         pipe.InitBuffer(blocks_, padded * kBlockBytes);
     }
 

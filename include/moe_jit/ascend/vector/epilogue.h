@@ -148,7 +148,7 @@ class DequantFinish {
         pipe.InitBuffer(second_, kSlab * sizeof(float));
         scale_.init(pipe, tiling.base_n);
         bias_.init(pipe, tiling.base_n);
-        row_scale_.init(pipe, tiling.base_m);
+        row_scale_.init(pipe, tiling.base_m, 1);
     }
 
     __aicore__ inline void begin(const Tile& tile) {

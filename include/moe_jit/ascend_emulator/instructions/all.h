@@ -15,3 +15,4 @@
 #include "moe_jit/ascend_emulator/instructions/nd2nz.h"
 #include "moe_jit/ascend_emulator/instructions/reduce.h"
 #include "moe_jit/ascend_emulator/instructions/reduce_all.h"
+#include "moe_jit/ascend_emulator/instructions/unsupported.h"

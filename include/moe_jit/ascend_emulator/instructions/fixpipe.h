@@ -127,8 +127,11 @@ void fixpipe(Instruction& op, const GlobalTensor<To>& dst, const LocalTensor<Fro
     }
     std::vector<To> values(columns);
     for (uint64_t row = 0; row < rows; ++row) {
-        for (uint64_t n = 0; n < columns; ++n) {
-            values[n] = fixed<To>(in[nz_index(row, n, p.srcStride, 16)], p.quantPre, words[n], p.reluEn);
+        for (uint64_t column = 0; column < columns; column += 16) {
+            const From* source = in + nz_index(row, column, p.srcStride, 16);
+            for (uint64_t n = column; n < column + 16; ++n) {
+                values[n] = fixed<To>(source[n - column], p.quantPre, words[n], p.reluEn);
+            }
         }
         for (uint64_t column = 0; column < columns; column += together) {
             const uint64_t at = target_of<To>(p, format, row, column, &together);

@@ -182,26 +182,33 @@ constexpr const char* format_name() {
 template <typename T, typename... Formats>
 inline constexpr bool is_one_of = (std::is_same_v<T, Formats> || ...);
 
+// A double or int64_t in a 16-bit format.
+template <typename Format, typename Value>
+uint16_t encoded(BinaryFormat format, Value value, RoundMode mode) {
+    const bool nearest = mode == RoundMode::CAST_RINT || mode == RoundMode::CAST_NONE;
+    const float single = static_cast<float>(value);
+    if (nearest && static_cast<double>(single) == static_cast<double>(value))
+        return Format::from_float(single);
+    return static_cast<uint16_t>(encode(format, value, mode));
+}
+
 // `value`, a double or int64_t, in the format T.
 template <typename T, typename Value>
 T rounded(Value value, RoundMode mode = RoundMode::CAST_RINT) {
+    T result{};
     if constexpr (std::is_same_v<T, half>) {
-        T result{};
-        result.bits = static_cast<uint16_t>(encode(kHalfFormat, value, mode));
-        return result;
+        result.bits = encoded<F16>(kHalfFormat, value, mode);
     } else if constexpr (std::is_same_v<T, bfloat16_t>) {
-        T result{};
-        result.bits = static_cast<uint16_t>(encode(kBfloat16Format, value, mode));
-        return result;
+        result.bits = encoded<Bf16>(kBfloat16Format, value, mode);
     } else if constexpr (std::is_same_v<T, float>) {
         const bool nearest = mode == RoundMode::CAST_RINT || mode == RoundMode::CAST_NONE;
-        if (nearest) return static_cast<float>(value);
-        return bits_float(encode(kFloatFormat, value, mode));
+        result = nearest ? static_cast<float>(value) : bits_float(encode(kFloatFormat, value, mode));
     } else if constexpr (std::is_same_v<Value, double>) {
-        return saturated<T>(round_whole(value, mode));
+        result = saturated<T>(round_whole(value, mode));
     } else {
-        return saturated<T>(value);
+        result = saturated<T>(value);
     }
+    return result;
 }
 
 }  // namespace moe_jit::emulator

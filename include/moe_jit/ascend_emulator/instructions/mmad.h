@@ -59,45 +59,51 @@ const typename LocalTensor<T>::Storage* read_right(Instruction& op, const LocalT
     return data;
 }
 
-// The elements of a row of A or a column of B, widened: blocks of 32 bytes, `step` blocks apart.
-template <typename T, typename Wide>
-void gather_depth(const typename LocalTensor<T>::Storage* data, uint64_t first_block, uint64_t step,
-                  uint64_t k, Wide* out) {
-    constexpr uint64_t c0 = elements_per_block<T>();
-    for (uint64_t i = 0; i < k; ++i) {
-        const uint64_t element = (first_block + i / c0 * step) * c0 + i % c0;
-        if constexpr (std::is_same_v<T, AscendC::int4b_t>)
-            out[i] = int4_of(data, static_cast<int64_t>(element));
-        else
-            out[i] = static_cast<Wide>(data[element]);
-    }
-}
-
-template <typename Wide>
-auto dot(const Wide* a, const Wide* b, uint64_t k) {
-    std::conditional_t<std::is_same_v<Wide, float>, double, int32_t> sum = 0;
-    for (uint64_t i = 0; i < k; ++i) sum += static_cast<decltype(sum)>(a[i]) * b[i];
-    return sum;
-}
-
+// Operands widened to where their products are exact, and sums of 16 columns at a time.
 template <typename T, typename C>
-struct Product {
-    using Wide = std::conditional_t<std::is_same_v<C, float>, float, int16_t>;
-    std::vector<Wide> left, right;  // [m][k], [n][k]
+class Product {
+  public:
+    using Wide = std::conditional_t<std::is_same_v<C, float>, double, int32_t>;
+    using Storage = typename LocalTensor<T>::Storage;
+    static constexpr uint64_t kTile = kFractalRows;
 
-    Product(const typename LocalTensor<T>::Storage* a, const typename LocalTensor<T>::Storage* b,
-            const AscendC::MmadParams& p)
-        : left(size_t{p.m} * p.k), right(size_t{p.n} * p.k) {
-        const uint64_t depth = depth_in_fractals<T>(p), columns = rounded_up(p.n, kFractalRows);
+    Product(const Storage* a, const Storage* b, const AscendC::MmadParams& p)
+        : depth_(p.k), left_(size_t{p.m} * p.k), right_(rounded_up(p.n, kTile) * p.k) {
+        constexpr uint64_t c0 = elements_per_block<T>();
+        const uint64_t row = depth_in_fractals<T>(p) * c0, columns = rounded_up(p.n, kTile);
         for (uint64_t m = 0; m < p.m; ++m) {
-            const uint64_t first = m / kFractalRows * depth * kFractalRows + m % kFractalRows;
-            gather_depth<T>(a, p.m == 1 ? 0 : first, p.m == 1 ? 1 : kFractalRows, p.k, left.data() + m * p.k);
+            for (uint64_t k = 0; k < p.k; ++k) {
+                left_[m * depth_ + k] = widened(a, p.m == 1 ? k : zz_index(m, k, row, c0));
+            }
         }
-        for (uint64_t n = 0; n < p.n; ++n) gather_depth<T>(b, n, columns, p.k, right.data() + n * p.k);
+        for (uint64_t n = 0; n < p.n; ++n) {
+            for (uint64_t k = 0; k < p.k; ++k) {
+                right_[(n / kTile * depth_ + k) * kTile + n % kTile] =
+                    widened(b, zn_index(k, n, columns, c0));
+            }
+        }
     }
-    auto operator()(uint64_t m, uint64_t n, uint64_t k) const {
-        return dot(left.data() + m * k, right.data() + n * k, k);
+
+    void row_of_tile(uint64_t m, uint64_t tile, Wide (&sums)[kTile]) const {
+        const Wide* a = left_.data() + m * depth_;
+        const Wide* b = right_.data() + tile * depth_ * kTile;
+        Wide total[kTile] = {};
+        for (uint64_t k = 0; k < depth_; ++k) {
+            for (uint64_t n = 0; n < kTile; ++n) total[n] += a[k] * b[k * kTile + n];
+        }
+        std::copy_n(total, kTile, sums);
     }
+
+  private:
+    static Wide widened(const Storage* data, uint64_t element) {
+        if constexpr (std::is_same_v<T, AscendC::int4b_t>)
+            return int4_of(data, static_cast<int64_t>(element));
+        else
+            return static_cast<Wide>(data[element]);
+    }
+
+    uint64_t depth_;
+    std::vector<Wide> left_, right_;  // [m][k], [n / 16][k][16]
 };
 
 // A sum into the result of the Mmad before it needs a barrier between them unless it takes long enough.
@@ -137,16 +143,19 @@ void multiply(Instruction& op, const LocalTensor<C>& c, const LocalTensor<T>& a,
     check_accumulation(op, p, adds, c.address, c.address + static_cast<uint32_t>(all.bytes));
     C* out = adds ? op.update(c, all, access) : op.write(c, all, access);
     if (!op.computes()) return;
-    const Product<T, C> product(left, right, p);
-    for (uint64_t m = 0; m < rows; ++m) {
-        for (uint64_t n = 0; n < columns; ++n) {
-            C& result = out[nz_index(m, n, rows, 16)];
-            if (m >= p.m || n >= p.n) {
-                std::memset(&result, poison_byte<C>(), sizeof(C));
-                continue;
+    using Sums = Product<T, C>;
+    const Sums product(left, right, p);
+    for (uint64_t first = 0; first < columns; first += Sums::kTile) {
+        for (uint64_t m = 0; m < rows; ++m) {
+            C* result = out + nz_index(m, first, rows, Sums::kTile);
+            typename Sums::Wide sums[Sums::kTile];
+            const uint64_t valid = m < p.m ? std::min<uint64_t>(Sums::kTile, p.n - first) : 0;
+            if (valid) product.row_of_tile(m, first / Sums::kTile, sums);
+            for (uint64_t n = 0; n < valid; ++n) {
+                const C initial = start == StartFrom::kZero ? C{0} : adds ? result[n] : row[first + n];
+                result[n] = sum_of(initial, sums[n]);
             }
-            const C initial = start == StartFrom::kZero ? C{0} : start == StartFrom::kTable ? row[n] : result;
-            result = sum_of(initial, product(m, n, p.k));
+            std::memset(result + valid, poison_byte<C>(), (Sums::kTile - valid) * sizeof(C));
         }
     }
 }

@@ -19,19 +19,19 @@ T index_as(uint32_t index) {
 // The elements of one repeat or block that take part; the others are skipped, and count as zero in sums.
 template <typename T>
 struct Group {
-    std::vector<T> values;
-    std::vector<uint8_t> taken;
+    static constexpr uint32_t kSize = kRepeat / sizeof(T);
+    T values[kSize] = {};
+    bool taken[kSize] = {};
+    const uint32_t size;  // a power of two
 
-    explicit Group(size_t size) : values(size, T(0)), taken(size, 0) {}
-    bool empty() const { return std::find(taken.begin(), taken.end(), uint8_t{1}) == taken.end(); }
+    explicit Group(uint32_t size) : size(size) {}
 
     T sum() const {
-        std::vector<T> level = values;
-        while (level.size() > 1) {
-            if (level.size() % 2) level.push_back(T(0));
-            for (size_t i = 0; i < level.size() / 2; ++i)
+        T level[kSize];
+        std::copy_n(values, size, level);
+        for (uint32_t pairs = size / 2; pairs; pairs /= 2) {
+            for (uint32_t i = 0; i < pairs; ++i)
                 level[i] = rounded<T>(wide(level[2 * i]) + wide(level[2 * i + 1]));
-            level.resize(level.size() / 2);
         }
         return level[0];
     }
@@ -39,7 +39,7 @@ struct Group {
     uint32_t extreme(bool largest) const {
         uint32_t best = 0;
         while (!taken[best]) ++best;
-        for (uint32_t i = best + 1; i < values.size(); ++i) {
+        for (uint32_t i = best + 1; i < size; ++i) {
             const double value = wide(values[i]), so_far = wide(values[best]);
             const bool better = std::isnan(value) ? !std::isnan(so_far)
                                 : largest         ? value > so_far
@@ -154,12 +154,14 @@ void reduce_blocks(const char* name, Site site, ReduceType type, const LocalTens
     op.write(dst, {0, lanes.total(), step}, {static_cast<uint32_t>(row)});
     for (uint32_t repeat = 0; repeat < lanes.total(); ++repeat) {
         for (uint32_t block = 0; block < 8; ++block) {
-            const auto group =
-                op.computes() ? group_of(source, lanes, repeat, block * kPerBlock, kPerBlock) : Group<T>(1);
-            if (op.computes() && group.empty()) continue;
+            const uint32_t first = block * kPerBlock, end = std::min(first + kPerBlock, lanes.limit(repeat));
+            uint32_t lane = first;
+            while (lane < end && !lanes.on(repeat, lane)) ++lane;
+            if (lane >= end) continue;
             const uint64_t at = repeat * step + block * sizeof(T);
             T* out = op.write(dst, {sizeof(T), 1, 0, at}, {sizeof(T)});
-            if (op.computes()) out[at / sizeof(T)] = group.reduced(type);
+            if (op.computes())
+                out[at / sizeof(T)] = group_of(source, lanes, repeat, first, kPerBlock).reduced(type);
         }
     }
 }

@@ -110,7 +110,7 @@ void sum_all(Instruction& op, const LocalTensor<T>& dst, const LocalTensor<T>& s
         for (size_t first = 0; first < sums.size(); first += lanes_per_repeat<T>()) {
             Group<T> group(lanes_per_repeat<T>());
             const size_t size = std::min<size_t>(lanes_per_repeat<T>(), sums.size() - first);
-            std::copy_n(sums.begin() + static_cast<std::ptrdiff_t>(first), size, group.values.begin());
+            std::copy_n(sums.begin() + static_cast<std::ptrdiff_t>(first), size, group.values);
             next.push_back(group.sum());
         }
         sums = next;

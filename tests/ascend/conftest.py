@@ -1,0 +1,35 @@
+"""Which tests of the operators the Ascend C kernels cannot run: everything else runs on the emulator too."""
+
+from __future__ import annotations
+
+import pytest
+
+from moe_jit.backends import EMULATOR
+
+_FLOATS = "Ascend C kernels multiply float16 and bfloat16"
+_DEPTH = "no Ascend C kernel splits the reduction dimension"
+_DYNAMIC = "npu_dynamic_quant has no Ascend C kernel"
+# Test functions, or parameters and their values. test_emulator.py has the errors.
+_NO_KERNEL = {
+    "name=f32": _FLOATS,
+    "recipe=dynamic": _DYNAMIC,
+    "test_blocks_packed_after_blocking": "int4 blocks of 4 bytes would have to be copied",
+    "test_dynamic_quant": _DYNAMIC,
+    "test_dynamic_quant_recipe_bit_by_bit": _DYNAMIC,
+    "test_float32_products_use_all_bits": _FLOATS,
+    "test_integer_bias_wraps": "the matrix unit saturates",
+    "test_outputs_of_different_widths": _FLOATS,
+    "test_split_of_the_reduction_dimension": _DEPTH,
+    "test_split_of_the_reduction_dimension_with_several_weights": _DEPTH,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is None or EMULATOR not in call.params.values():
+            continue
+        function = item.originalname if isinstance(item, pytest.Function) else ""
+        for key in (function, *(f"{name}={value}" for name, value in call.params.items())):
+            if reason := _NO_KERNEL.get(key):
+                item.add_marker(pytest.mark.skip(reason=f"emulator: {reason}"))

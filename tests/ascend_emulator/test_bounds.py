@@ -1,0 +1,132 @@
+"""Kernels on the shapes of DeepSeek-V3 take at most 1.3 times what their products and their memory need.
+
+Counted, not computed, with the emulator's times (``chip.h`` names the sources of its rates). Eight of the 256
+experts, with 4, 128 and 1024 rows each: a small batch, a large one, a prompt.
+
+``LIMITS`` lists what takes longer. A row of activations for each core, and weights that the vector cores
+convert, are bound by these cores; the sum in a fixed order begins when all products are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import moe_jit
+from moe_jit.ascend import emulator_report
+from moe_jit.ascend.emulator import LaunchReport
+
+pytestmark = pytest.mark.ascend_emulator
+
+EXPERTS, HIDDEN, INNER = 8, 7168, 2048
+ROWS = [EXPERTS * 4, EXPERTS * 128, EXPERTS * 1024]
+LIMITS = {
+    ("swiglu of int32", ROWS[0]): 1.6,
+    ("swiglu of bfloat16", ROWS[0]): 2.2,
+    ("bfloat16 by int8", ROWS[0]): 1.6,
+    ("bfloat16 by int8", ROWS[1]): 1.5,
+    ("finalize routing", ROWS[2]): 1.6,
+}
+
+
+def launches(function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[LaunchReport]:
+    with moe_jit.use_backend("ascend-emulator"), emulator_report(count_only=True) as report:
+        function(*args, **kwargs)
+    return report.launches
+
+
+def product(
+    x: torch.dtype, w: torch.dtype, y: torch.dtype, **tables: torch.dtype
+) -> Callable[[int], list[LaunchReport]]:
+    """Gate and up projection; ``tables`` are the dtypes of scales of shape [E, n]."""
+
+    def run(rows: int) -> list[LaunchReport]:
+        n = 2 * INNER
+        given = {name: [torch.ones(EXPERTS, n, dtype=dtype)] for name, dtype in tables.items()}
+        if "scale" in given and y == torch.bfloat16:
+            given["per_token_scale"] = [torch.ones(rows)]
+        return launches(
+            moe_jit.npu_grouped_matmul,
+            [torch.empty(rows, HIDDEN, dtype=x)],
+            [torch.empty(EXPERTS, HIDDEN, n, dtype=w)],
+            output_dtype=y,
+            group_list=torch.full((EXPERTS,), rows // EXPERTS),
+            group_list_type=1,
+            group_type=0,
+            split_item=3,
+            **given,
+        )
+
+    return run
+
+
+def swiglu(dtype: torch.dtype) -> Callable[[int], list[LaunchReport]]:
+    def run(rows: int) -> list[LaunchReport]:
+        scales = {"weight_scale": torch.ones(EXPERTS, 2 * INNER), "activation_scale": torch.ones(rows)}
+        return launches(
+            moe_jit.npu_dequant_swiglu_quant,
+            torch.empty(rows, 2 * INNER, dtype=dtype),
+            group_index=torch.full((EXPERTS,), rows // EXPERTS),
+            activate_left=True,
+            quant_mode=1,
+            **(scales if dtype == torch.int32 else {}),
+        )
+
+    return run
+
+
+def finalize(rows: int) -> list[LaunchReport]:
+    """Down projection and weighted sum of two experts for each token."""
+    return launches(
+        moe_jit.npu_grouped_matmul_finalize_routing,
+        torch.empty(rows, INNER, dtype=torch.int8),
+        torch.empty(EXPERTS, INNER, HIDDEN, dtype=torch.int8),
+        torch.full((EXPERTS,), rows // EXPERTS),
+        scale=torch.ones(EXPERTS, HIDDEN),
+        pertoken_scale=torch.ones(rows),
+        logit=torch.ones(rows),
+        row_index=torch.arange(rows) % (rows // 2),
+        output_bs=rows // 2,
+    )
+
+
+KERNELS = {
+    "int8 to int32": product(torch.int8, torch.int8, torch.int32),
+    "int8 to int8": product(torch.int8, torch.int8, torch.int8, scale=torch.int64),
+    "int8 to bfloat16": product(torch.int8, torch.int8, torch.bfloat16, scale=torch.float32),
+    "bfloat16": product(torch.bfloat16, torch.bfloat16, torch.bfloat16),
+    "bfloat16 by int8": product(
+        torch.bfloat16,
+        torch.int8,
+        torch.bfloat16,
+        antiquant_scale=torch.bfloat16,
+        antiquant_offset=torch.bfloat16,
+    ),
+    "finalize routing": finalize,
+    "swiglu of int32": swiglu(torch.int32),
+    "swiglu of bfloat16": swiglu(torch.bfloat16),
+}
+
+
+def _case(name: str, rows: int) -> Any:
+    counts_for_long = name == "bfloat16 by int8" and rows == ROWS[-1]
+    return pytest.param(name, rows, marks=pytest.mark.slow if counts_for_long else ())
+
+
+@pytest.mark.parametrize(("name", "rows"), [_case(name, rows) for name in KERNELS for rows in ROWS])
+def test_time_is_close_to_the_bound(name: str, rows: int) -> None:
+    (launch,) = KERNELS[name](rows)
+    assert launch.seconds >= launch.bound_seconds
+    assert launch.seconds <= LIMITS.get((name, rows), 1.3) * launch.bound_seconds, launch
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_weights_are_read_once_from_memory(rows: int) -> None:
+    (launch,) = KERNELS["int8 to int32"](rows)
+    weights, x, y = EXPERTS * HIDDEN * 2 * INNER, rows * HIDDEN, rows * 2 * INNER * 4
+    assert launch.hbm_bytes == pytest.approx(weights + x + y, rel=1e-3)
+    assert launch.cube_operations["i8"] >= 2 * rows * HIDDEN * 2 * INNER
+    assert launch.bytes["L0C_GM"] == y

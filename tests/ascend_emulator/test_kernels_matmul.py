@@ -1,0 +1,151 @@
+"""Kernels of npu_grouped_matmul: every combination of dtypes and layout with sizes that fill no tile, small
+tiles that go round every buffer, and the CPU backend's bits where sums are exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support.ascend import Inputs
+from support.matmul import I8, INT4, ROWS, Problem
+
+import moe_jit
+from moe_jit.ascend import matmul_tiling
+from moe_jit.ascend.matmul_tiling import Tile
+
+pytestmark = pytest.mark.ascend_emulator
+
+KERNEL_ROWS = {name: row for name, row in ROWS.items() if row.x != torch.float32}
+LAYOUTS = ("nd", "transposed", "nz", "nz-transposed")
+
+
+def sizes(name: str, layout: str) -> dict[str, int]:
+    """Depths and widths that are no multiples of tiles, as far as the operator allows."""
+    row = ROWS[name]
+    if row.x == I8 and row.w == INT4:
+        return {"k": 320, "n": 192 if layout == "nz" else 72}
+    if row.w == INT4:
+        return {"k": 192, "n": 72}
+    return {"k": 75, "n": 61}
+
+
+def has_layout(name: str, layout: str) -> bool:
+    row = ROWS[name]
+    if row.w != INT4:
+        return True
+    return layout in ("nd", "nz") or (layout == "transposed" and row.x not in (I8, INT4))
+
+
+CASES = [(name, layout) for name in KERNEL_ROWS for layout in LAYOUTS if has_layout(name, layout)]
+
+
+def on_emulator(
+    problem: Problem, cores: int, kind: str = "counts", seed: int = 0, **changes: Any
+) -> torch.Tensor:
+    with moe_jit.use_backend("ascend-emulator", cores=cores, seed=seed):
+        (y,) = problem.call(kind, **changes)
+    return y
+
+
+def is_exact(name: str) -> bool:
+    """Whether the sums have the same bits whatever their order."""
+    return ROWS[name].x in (I8, INT4)
+
+
+@pytest.mark.parametrize(("name", "layout"), CASES)
+def test_sizes_that_fill_no_tile(name: str, layout: str) -> None:
+    inputs = Inputs()
+    counts = [inputs.random.randint(0, 40) for _ in range(3)] + [0, 1]
+    problem = Problem(inputs, ROWS[name], counts, tail=3, layout=layout, **sizes(name, layout))
+    y = on_emulator(problem, cores=inputs.random.choice((1, 2, 3)))
+    problem.check(y)
+    if is_exact(name):
+        assert torch.equal(y, problem.call()[0]), inputs.note
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", KERNEL_ROWS)
+def test_small_tiles_go_round_all_buffers(name: str, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several tiles for each core, more than slots of the ring; several steps in L1 and in L0."""
+    depth = {I8: 32, INT4: 64}.get(ROWS[name].w, 16) if is_exact(name) else 64
+    chosen = Tile(16, 64, 2 * depth, depth)
+    monkeypatch.setattr(matmul_tiling, "choose_tile", lambda *_: chosen)
+    inputs = Inputs()
+    k, n = (512, 264) if INT4 in (ROWS[name].x, ROWS[name].w) else (5 * depth + 3, 271)
+    problem = Problem(inputs, ROWS[name], [33, 0, 50], k=k, n=n, bias=bias)
+    y = on_emulator(problem, cores=2)
+    problem.check(y)
+    if is_exact(name):
+        assert torch.equal(y, problem.call()[0]), inputs.note
+
+
+@pytest.mark.parametrize("num_groups", [1, 5, 64])
+@pytest.mark.parametrize("name", ["i8-i32", "i8-f16-token", "bf16", "i8i4-bf16", "f16-i8"])
+def test_groups_and_cores(name: str, num_groups: int) -> None:
+    """The result does not depend on how many cores there are, or on the order in which they run."""
+    inputs = Inputs()
+    counts = [inputs.random.choice((0, 0, 1, 2, 19)) for _ in range(num_groups)]
+    problem = Problem(inputs, ROWS[name], counts, tail=2, **sizes(name, "nd"))
+    first = on_emulator(problem, cores=1)
+    problem.check(first)
+    for cores in (7, 24):
+        assert torch.equal(on_emulator(problem, cores, seed=inputs.random.randrange(1000)), first), (
+            inputs.note
+        )
+
+
+@pytest.mark.parametrize("name", ["i8-i32", "i8-bf16-token", "f16"])
+def test_counts_and_ends_are_the_same(name: str) -> None:
+    inputs = Inputs()
+    counts = [7, 0, 18, 5]
+    problem = Problem(inputs, ROWS[name], counts, tail=4, **sizes(name, "nd"))
+    expected = on_emulator(problem, cores=2)
+    problem.check(expected)
+    assert torch.equal(on_emulator(problem, 2, "cumulative"), expected), inputs.note
+
+
+def test_pairs_of_expert_and_count_end_at_the_first_empty_one() -> None:
+    inputs = Inputs()
+    problem = Problem(inputs, ROWS["i8-i32"], [7, 0, 18, 5], tail=4, **sizes("i8-i32", "nd"))
+    pairs = torch.tensor([[2, 9], [0, 12], [3, 0], [1, 5]])
+    y = on_emulator(problem, 3, group_list=pairs, group_list_type=2)
+    expected = torch.zeros_like(y)
+    for expert, begin, end in ((2, 0, 9), (0, 9, 21)):
+        product = problem.x[begin:end].double() @ problem.w[expert].double()
+        expected[begin:end] = (product + problem.parameters["bias"][expert]).int()
+    assert torch.equal(y, expected), inputs.note
+
+
+@pytest.mark.parametrize("name", ["i8-i8", "i8-bf16", "f16", "bf16-i8"])
+def test_lists_of_weights(name: str) -> None:
+    inputs = Inputs()
+    problem = Problem(inputs, ROWS[name], [7, 0, 18], stacked=False, **sizes(name, "nd"))
+    problem.check(on_emulator(problem, cores=2))
+
+
+@pytest.mark.parametrize(("name", "layout"), [c for c in CASES if "4" in c[0] and c[1] != "nz"])
+def test_scales_for_parts_of_the_depth(name: str, layout: str) -> None:
+    inputs = Inputs()
+    options: dict[str, Any] = {"k": 768, "n": 72, "k_groups": 3}
+    if name in ("f16-i4", "bf16-i4"):
+        options |= {"k_groups": 24, "offset": True}  # parts that end inside a block of 32 bytes, transposed
+    elif name == "i8i4-f16":
+        options["offset"] = True
+    problem = Problem(inputs, ROWS[name], [3, 0, 21], layout=layout, **options)
+    y = on_emulator(problem, cores=2)
+    problem.check(y)
+    if is_exact(name):
+        assert torch.equal(y, problem.call()[0]), inputs.note
+
+
+@pytest.mark.parametrize("n", [61, 64])
+def test_requantisation_honours_every_field(n: int) -> None:
+    """Offsets and both signs, of a width that the cube stores itself and of one that it does not."""
+    inputs = Inputs()
+    problem = Problem(inputs, ROWS["i8-i8"], [20, 3], k=96, n=n)
+    scale = inputs.positive(2, n, high=1e-3)
+    words = moe_jit.npu_trans_quant_param(scale, inputs.normal(2, n, std=60.0))
+    y = on_emulator(problem, 2, scale=[words])
+    assert torch.equal(y, problem.call(scale=[words])[0]), inputs.note
+    assert y.unique().numel() > 100
