@@ -13,6 +13,14 @@
 
 namespace moe_jit::cuda::gemm {
 
+// (r & kMask) ^ kFlip in one instruction, which the compiler makes two because it has one immediate operand.
+template <uint32_t kMask, uint32_t kFlip>
+__device__ __forceinline__ uint32_t and_xor(uint32_t r) {
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(r), "n"(kMask), "n"(kFlip));
+    return d;
+}
+
 // Integers in the mantissa of a large float become 16-bit floats by one exact subtraction.
 template <class Element, int kBits>
 struct Unpack;
@@ -32,11 +40,11 @@ struct Unpack<F16, 4> {
   private:
     // 1024 + (w + 8)
     __device__ __forceinline__ static uint32_t low(uint32_t r) {
-        return Pair<F16>::sub((r & 0x000f000fu) ^ 0x64086408u, 0x64086408u);
+        return Pair<F16>::sub(and_xor<0x000f000fu, 0x64086408u>(r), 0x64086408u);
     }
     // 1024 + 16 * (w + 8), times 1/16, minus 72
     __device__ __forceinline__ static uint32_t high(uint32_t r) {
-        return Pair<F16>::fma((r & 0x00f000f0u) ^ 0x64806480u, 0x2c002c00u, 0xd480d480u);
+        return Pair<F16>::fma(and_xor<0x00f000f0u, 0x64806480u>(r), 0x2c002c00u, 0xd480d480u);
     }
 };
 
@@ -46,7 +54,7 @@ struct Unpack<Bf16, 4> {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             // 128 + (w + 8)
-            out[i] = Pair<Bf16>::sub((r >> 4 * i & 0x000f000fu) ^ 0x43084308u, 0x43084308u);
+            out[i] = Pair<Bf16>::sub(and_xor<0x000f000fu, 0x43084308u>(r >> 4 * i), 0x43084308u);
         }
     }
 };

@@ -233,7 +233,8 @@ struct Mainloop {
         wait_stage(storage, ring);
         load_item(storage, ring.slot, 0, loader, fragments[0]);
         for (int s = 0; s < stages; ++s) {
-            const int slot = ring.slot;
+            // Known to be uniform, descriptors are computed once for a warp.
+            const int slot = __shfl_sync(0xffffffffu, ring.slot, 0);
             ring.advance();
 #pragma unroll
             for (int item = 0; item < kItems; ++item) {
