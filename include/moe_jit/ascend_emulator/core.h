@@ -31,6 +31,7 @@ struct Buffer {
     enum class State : uint8_t { Free, Allocated, Queued, Taken };  // of a queue's buffer
 
     std::string name;
+    AscendC::TPosition position;
     Memory memory;
     uint32_t begin;
     uint32_t end;

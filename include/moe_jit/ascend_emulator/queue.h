@@ -14,42 +14,38 @@ class TBufferOwner {
   public:
     std::vector<int32_t> buffers;
     uint32_t resets = 0;  // of the TPipe when they were made
+
+    bool HasMemory() const { return !buffers.empty() && resets == moe_jit::emulator::core().resets; }
 };
 
 class TPipe {
   public:
-    TPipe() { Init(); }
+    explicit TPipe(Site site = Site::here()) { Init(site); }
     ~TPipe() { Destroy(); }
     TPipe(const TPipe&) = delete;
 
-    void Init() { moe_jit::emulator::core().tpipe = this; }
+    void Init(Site site = Site::here()) {
+        const moe_jit::emulator::Synchronisation call("TPipe", site);
+        call.require(!call.on().tpipe || call.on().tpipe == this,
+                     "the core has another TPipe, not yet destroyed");
+        call.on().tpipe = this;
+    }
 
-    // Waits for all events of queues. Only tensors that were given back may be left.
+    // Waits for the events of queues and gives all memory back. Tensors of queues must have been freed.
     void Destroy() {
-        using namespace moe_jit::emulator;
-        Core* core = current_core;
+        moe_jit::emulator::Core* core = moe_jit::emulator::current_core;
         if (!core || core->tpipe != this) return;
-        for (int source = 0; source < kPipes; ++source) {
-            for (int destination = 0; destination < kPipes; ++destination) {
-                for (int id = 0; id < kEventIds; ++id) {
-                    if (of_queues_[source][destination] >> id & 1)
-                        core->events[source][destination][id].reset();
-                }
-            }
-        }
-        for (const Buffer& buffer : core->buffers) {
-            if (buffer.state == Buffer::State::Free || !core->left_behind.empty()) continue;
-            core->left_at = buffer.site;
-            core->left_behind = "queue protocol: " + buffer.name +
-                                (buffer.state == Buffer::State::Queued ? " was enqueued and never dequeued"
-                                                                       : " was never freed");
-        }
+        Reset();
         core->tpipe = nullptr;
     }
 
     void Reset() {
         auto& core = moe_jit::emulator::core();
-        for (auto& buffer : core.buffers) buffer.live = false;
+        FinishEventsOfQueues(core);
+        for (auto& buffer : core.buffers) {
+            if (buffer.state != moe_jit::emulator::Buffer::State::Free) NoteLeftBehind(core, buffer);
+            buffer.live = false;
+        }
         std::fill(core.allocated.begin(), core.allocated.end(), 0);
         ++core.resets;
     }
@@ -112,6 +108,33 @@ class TPipe {
     uint8_t& Used(HardEvent event) { return At(used_, event); }
     uint8_t& OfQueues(HardEvent event) { return At(of_queues_, event); }
 
+    void FinishEventsOfQueues(moe_jit::emulator::Core& core) {
+        using namespace moe_jit::emulator;
+        for (int source = 0; source < kPipes; ++source) {
+            for (int destination = 0; destination < kPipes; ++destination) {
+                for (int id = 0; id < kEventIds; ++id) {
+                    auto& flag = core.events[source][destination][id];
+                    if (!(of_queues_[source][destination] >> id & 1) || !flag) continue;
+                    core.receive(static_cast<Pipe>(destination), *flag);
+                    flag.reset();
+                }
+                used_[source][destination] &= static_cast<uint8_t>(~of_queues_[source][destination]);
+                of_queues_[source][destination] = 0;
+            }
+        }
+    }
+
+    static void NoteLeftBehind(moe_jit::emulator::Core& core, moe_jit::emulator::Buffer& buffer) {
+        using State = moe_jit::emulator::Buffer::State;
+        const bool queued = buffer.state == State::Queued;
+        buffer.state = State::Free;
+        --core.tensors[static_cast<int>(buffer.position)];
+        if (!core.left_behind.empty()) return;
+        core.left_at = buffer.site;
+        core.left_behind = "queue protocol: " + buffer.name +
+                           (queued ? " was enqueued and never dequeued" : " was never freed");
+    }
+
     bool Reserve(TBufferOwner& owner, TPosition position, const char* kind, uint32_t number, uint32_t length,
                  Site site) {
         using namespace moe_jit::emulator;
@@ -135,7 +158,7 @@ class TPipe {
         for (uint32_t i = 0; i < number; ++i) {
             owner.buffers.push_back(static_cast<int32_t>(core.buffers.size()));
             core.buffers.push_back(
-                {"buffer " + std::to_string(i) + " of " + name, memory, used, used + length});
+                {"buffer " + std::to_string(i) + " of " + name, position, memory, used, used + length});
             used += padded;
         }
         return true;

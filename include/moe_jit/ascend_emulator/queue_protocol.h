@@ -52,7 +52,7 @@ class TQueBind : public TBufferOwner {
         using namespace moe_jit::emulator;
         const Synchronisation call("TQue::AllocTensor", site);
         Core& core = call.on();
-        call.require(!buffers.empty(), Text("InitBuffer was not called"));
+        call.require(HasMemory(), Text("InitBuffer was not called"));
         next_ %= buffers.size();
         Buffer& buffer = At(next_);
         call.require(buffer.state == State::Free,
@@ -88,7 +88,7 @@ class TQueBind : public TBufferOwner {
     template <typename T>
     LocalTensor<T> DeQue(Site site = Site::here()) {
         const moe_jit::emulator::Synchronisation call("TQue::DeQue", site);
-        call.require(!queued_.empty(), Text("the queue is empty"));
+        call.require(HasMemory() && !queued_.empty(), Text("the queue is empty"));
         const size_t number = queued_.front();
         Buffer& buffer = At(number);
         queued_.pop_front();
@@ -193,7 +193,7 @@ class TBuf : public TBufferOwner {
     template <typename T>
     LocalTensor<T> View(uint32_t size, uint32_t offset, Site site) {
         const moe_jit::emulator::Synchronisation call("TBuf::Get", site);
-        call.require(!buffers.empty(), "InitBuffer was not called");
+        call.require(HasMemory(), "InitBuffer was not called");
         auto& buffer = call.on().buffers[static_cast<size_t>(buffers[0])];
         buffer.live = true;
         const uint32_t whole = buffer.end - buffer.begin;

@@ -81,6 +81,18 @@ INSTRUCTION(MmadTwice) {
     AscendC::Mmad(c, a, b, params);
 }
 
+// A product and its way out without an event between them; the unit flags of both.
+INSTRUCTION(UnitFlags) {
+    MmadParams params;
+    params.m = params.n = params.k = 16;
+    params.unitFlag = p.as<uint8_t>();
+    const auto c = tensor<float>(TPosition::CO1, 0);
+    AscendC::Mmad(c, tensor<half>(TPosition::A2, 0), tensor<half>(TPosition::B2, 0), params);
+    FixpipeParamsV220 out(16, 16, 16, 16, false);
+    out.unitFlag = p.as<uint8_t>();
+    AscendC::Fixpipe(global<float>(gm), c, out);
+}
+
 template <typename To, typename From>
 void fixpipe(Parameters& p, uint8_t* gm) {
     const auto dst = global<To>(gm + p.next());

@@ -207,6 +207,14 @@ def test_limits_of_unaligned_copies(driver: Driver):
         driver("CopyPadIn", TYPES.index("float"), VECCALC, 16, 0, 1, 4, 0, 0, 0, 0, 0, 0, 0, GM=gm, UB=ub)
 
 
+def test_unaligned_copies_to_l1_do_not_exist(driver: Driver):
+    gm, l1 = np.zeros(4096, np.uint8), np.zeros(4096, np.uint8)
+    with pytest.raises(EmulatorError, match="exists between GM and UB only on this chip, not for L1"):
+        driver("CopyPadIn", 1, A1, 0, 0, 1, 4, 0, 0, 0, 0, 0, 0, 0, cube=True, GM=gm, L1=l1)
+    with pytest.raises(EmulatorError, match="exists between GM and UB only on this chip, not for L1"):
+        driver("CopyPadOut", 1, 0, A1, 0, 1, 4, 0, 0, 0, cube=True, GM=gm, L1=l1)
+
+
 @pytest.mark.parametrize("kind", ["half", "bfloat16_t", "float", "int32_t", "int16_t", "int8_t"])
 def test_atomic_addition(driver: Driver, rng: np.random.Generator, kind: str):
     size, count = SIZES[kind], 19

@@ -419,3 +419,25 @@ def test_short_sums_need_a_barrier(driver: Driver, m: int, n: int, barrier: int,
         return
     with pytest.raises(EmulatorError, match="missing PipeBarrier<PIPE_M>"):
         driver("MmadTwice", m, n, barrier, cube=True, **images)
+
+
+@pytest.mark.parametrize(
+    ("mmad", "fixpipe", "problem"),
+    [
+        (3, 3, ""),
+        (0, 0, "missing event M_FIX"),
+        (2, 3, "unit flag is 0"),
+        (3, 2, "unit flag of L0C block 0 is left set"),
+        (1, 1, "unitFlag is 1, not 0, 2 or 3"),
+    ],
+)
+def test_unit_flags_order_a_product_and_its_way_out(driver: Driver, mmad: int, fixpipe: int, problem: str):
+    ones = np.full(256, 0x3C00, np.uint16).view(np.uint8)
+    gm, l0c = np.zeros(1024, np.uint8), np.zeros(1024, np.uint8)
+    images = {"L0A": ones, "L0B": ones.copy(), "L0C": l0c, "GM": gm}
+    if problem:
+        with pytest.raises(EmulatorError, match=problem):
+            driver("UnitFlags", mmad, fixpipe, cube=True, **images)
+        return
+    driver("UnitFlags", mmad, fixpipe, cube=True, **images)
+    assert np.all(gm.view(np.float32) == 16)

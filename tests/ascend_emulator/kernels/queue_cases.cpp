@@ -130,6 +130,35 @@ CASE(queue_bound_to_two_positions, AivOnly, 1) {
         store(gm.output, tensor, 64);
     queue.FreeTensor(tensor);
 }
+CASE(queue_two_pipes, AivOnly, 1) {
+    TPipe first;
+    if (!wrong) first.Destroy();
+    TPipe second;
+}
+CASE(queue_events_after_reset, AivOnly, 1) {
+    TPipe pipe;
+    for (int phase = 0; phase < 3; ++phase) {
+        In queue;
+        pipe.InitBuffer(queue, 6, 16 * 1024);
+        for (int tile = 0; tile < 6; ++tile) {
+            LocalTensor<float> tensor = queue.AllocTensor<float>();
+            load(tensor, gm.input, 64);
+            queue.EnQue(tensor);
+            tensor = queue.DeQue<float>();
+            increment(tensor, tensor, 64);
+            queue.FreeTensor(tensor);
+        }
+        if (!wrong) pipe.Reset();
+    }
+}
+CASE(queue_used_after_reset, AivOnly, 1) {
+    TPipe pipe;
+    In queue;
+    pipe.InitBuffer(queue, 1, 256);
+    pipe.Reset();
+    if (!wrong) pipe.InitBuffer(queue, 1, 256);
+    queue.FreeTensor(queue.AllocTensor<float>());
+}
 CASE(queue_event_of_scratch, AivOnly, 1) {
     TPipe pipe;
     TBuf<> scratch;

@@ -43,7 +43,10 @@ void pad(uint8_t* begin, uint64_t bytes, const Padding& padding) {
 }
 
 template <typename T>
-void check_lengths(const Instruction& op, const AscendC::DataCopyExtParams& p) {
+void check_unaligned_copy(const Instruction& op, const LocalTensor<T>& tensor,
+                          const AscendC::DataCopyExtParams& p) {
+    op.require(tensor.memory() == Memory::UB, "exists between GM and UB only on this chip, not for %s",
+               name_of(tensor.memory()));
     check_bursts(op, p.blockCount);
     op.require(p.blockLen <= 2097151, "blockLen is %u, at most 2097151 bytes are possible", p.blockLen);
     op.require(p.blockLen % sizeof(T) == 0, "blockLen is %u, no multiple of %s's size", p.blockLen,
@@ -54,14 +57,14 @@ void check_lengths(const Instruction& op, const AscendC::DataCopyExtParams& p) {
 
 namespace AscendC {
 
-// GM to UB or L1.
+// GM to UB.
 template <typename T>
 void DataCopyPad(const LocalTensor<T>& dst, const GlobalTensor<T>& src,
                  const DataCopyExtParams& dataCopyParams, const DataCopyPadExtParams<T>& padParams,
                  Site site = Site::here()) {
     using namespace moe_jit::emulator;
     Instruction op(Pipe::MTE2, "DataCopyPad", site);
-    check_lengths<T>(op, dataCopyParams);
+    check_unaligned_copy(op, dst, dataCopyParams);
     const uint64_t bytes = dataCopyParams.blockLen, count = dataCopyParams.blockCount;
     op.transfer(Memory::GM, dst.memory(), count * bytes, count);
     if (count == 0 || bytes == 0) return;
@@ -80,13 +83,13 @@ void DataCopyPad(const LocalTensor<T>& dst, const GlobalTensor<T>& src,
     }
 }
 
-// UB or L1 to GM; what fills a burst up to 32 bytes stays behind.
+// UB to GM; what fills a burst up to 32 bytes stays behind.
 template <typename T>
 void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src,
                  const DataCopyExtParams& dataCopyParams, Site site = Site::here()) {
     using namespace moe_jit::emulator;
     Instruction op(Pipe::MTE3, "DataCopyPad", site);
-    check_lengths<T>(op, dataCopyParams);
+    check_unaligned_copy(op, src, dataCopyParams);
     const uint64_t bytes = dataCopyParams.blockLen;
     const uint64_t src_stride = rounded_up(bytes, kBlock) + uint64_t{dataCopyParams.srcStride} * kBlock;
     store(op, dst, src, {dataCopyParams.blockCount, bytes, src_stride, bytes + dataCopyParams.dstStride}, 1);

@@ -38,10 +38,11 @@ inline bool in_pattern(uint32_t pattern, uint32_t element) {
     return pattern <= 2 ? element % 2 == pattern - 1 : element % 4 == pattern - 3;
 }
 
-// Elements of a repeat: 256 bytes, or `mask` in counter mode. takes(repeat, element) says which are kept.
+// Elements of a repeat: 256 bytes, or `mask` in counter mode. takes(repeat, element) says which are kept;
+// without data it is asked only if it `knows`.
 template <typename T, typename Takes>
 void gather_mask(Instruction& op, const LocalTensor<T>& dst, const LocalTensor<T>& src, bool counts,
-                 uint32_t mask, const AscendC::GatherMaskParams& p, uint64_t& kept, Takes takes) {
+                 uint32_t mask, const AscendC::GatherMaskParams& p, uint64_t& kept, bool knows, Takes takes) {
     require_copyable<T>(op);
     Lanes lanes;
     lanes.per_repeat = lanes.active = counts ? mask : lanes_per_repeat<T>();
@@ -55,9 +56,9 @@ void gather_mask(Instruction& op, const LocalTensor<T>& dst, const LocalTensor<T
     if (lanes.none()) return;
     const auto source = operand_read(op, src, lanes, {p.src0BlockStride, p.src0RepeatStride});
     std::vector<T> values;
-    for (uint32_t repeat = 0; op.computes() && repeat < lanes.repeats; ++repeat) {
+    for (uint32_t repeat = 0; (knows || op.computes()) && repeat < lanes.repeats; ++repeat) {
         for (uint32_t element = 0; element < lanes.per_repeat; ++element) {
-            if (takes(repeat, element)) values.push_back(source(repeat, element));
+            if (takes(repeat, element)) values.push_back(op.computes() ? source(repeat, element) : T(0));
         }
     }
     kept = values.size();
@@ -97,7 +98,7 @@ void GatherMask(const LocalTensor<T>& dst, const LocalTensor<T>& src0, const uin
     using namespace moe_jit::emulator;
     Instruction op(Pipe::V, "GatherMask", site);
     op.require(src1Pattern >= 1 && src1Pattern <= 7, "pattern %u is not in 1..7", src1Pattern);
-    gather_mask(op, dst, src0, reduceMode, mask, gatherMaskParams, rsvdCnt,
+    gather_mask(op, dst, src0, reduceMode, mask, gatherMaskParams, rsvdCnt, true,
                 [&](uint32_t, uint32_t element) { return in_pattern(src1Pattern, element); });
 }
 
@@ -116,7 +117,7 @@ void GatherMask(const LocalTensor<T>& dst, const LocalTensor<T>& src0, const Loc
         stride ? gatherMaskParams.repeatTimes : std::min<uint64_t>(1, gatherMaskParams.repeatTimes);
     const auto* pattern =
         reinterpret_cast<const uint8_t*>(op.read(src1Pattern, {(bits + 7) / 8, repeats, stride}));
-    gather_mask(op, dst, src0, reduceMode, mask, gatherMaskParams, rsvdCnt,
+    gather_mask(op, dst, src0, reduceMode, mask, gatherMaskParams, rsvdCnt, false,
                 [&](uint32_t repeat, uint32_t element) {
                     return (pattern[repeat * stride + element / 8] >> (element % 8) & 1) != 0;
                 });
