@@ -48,7 +48,7 @@ struct Product {
             }
         }
         params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids, a.counters, nullptr};
-        params.epilogue.head = {Output::params(a), static_cast<typename Output::Element*>(a.y), a.n};
+        params.epilogue.head = {Output::params(a), static_cast<typename Output::Rounding::Storage*>(a.y), a.n};
         params.format = Format::params(a);
         return cudaSuccess;
     }

@@ -3,34 +3,38 @@
 #pragma once
 
 #include <cstring>
-#include <type_traits>
 
 #include "moe_jit/cuda/gemm/epilogue.cuh"
 
 namespace moe_jit::cuda::gemm {
 
-template <int kBytes>
-using WordOf = std::conditional_t<kBytes == 2, uint16_t, std::conditional_t<kBytes == 4, uint32_t, uint2>>;
-
 // Neighbouring elements, `low` first, in one store.
-template <class Element>
-__device__ __forceinline__ void store_pair(Element* out, Element low, Element high) {
-    const Element pair[2] = {low, high};
-    WordOf<2 * sizeof(Element)> word;
-    memcpy(&word, pair, sizeof(word));
-    *reinterpret_cast<decltype(word)*>(out) = word;
+template <class Rounding, class Value>
+__device__ __forceinline__ void store_pair(typename Rounding::Storage* out, Value low, Value high) {
+    using Element = typename Rounding::Storage;
+    if constexpr (sizeof(Element) == 2) {
+        *reinterpret_cast<uint32_t*>(out) = Rounding::from_floats(low, high);
+    } else if constexpr (sizeof(Element) == 1) {
+        *reinterpret_cast<uint16_t*>(out) = static_cast<uint16_t>(low | high << 8);
+    } else {
+        static_assert(sizeof(Element) == 4);
+        const Element pair[2] = {Rounding::from_float(low), Rounding::from_float(high)};
+        uint2 words;
+        memcpy(&words, pair, sizeof(words));
+        *reinterpret_cast<uint2*>(out) = words;
+    }
 }
 
 // An Output provides
-//   Element                    of the result
+//   Rounding                   from a value to the element that is stored
 //   Params, params(args)       kernel parameters, from ProductArgs
 //   Channel, kChannelRegisters parameters of a column; channel(params, expert, column) reads them
 //   Token                      parameters of a row; token(params, row) reads them
-//   apply(sum, channel, token) the element
+//   value(sum, channel, token) the value
 template <class Tile, class Output>
 struct ProductRows {
     using Format = typename Tile::Format;
-    using Element = typename Output::Element;
+    using Element = typename Output::Rounding::Storage;
     static constexpr int kUnits = Tile::kUnits;
     // Tokens whose parameters are requested together, in groups of eight columns of the accumulators.
     static constexpr int kGroupsAhead = 4;
@@ -71,13 +75,13 @@ struct ProductRows {
 #pragma unroll
         for (int u = 0; u < kUnits; ++u) {
             if (offset(u, 0) >= valid) break;
-            const Element low = Output::apply(acc[u][i], state.channel[u][0], token);
-            const Element high = Output::apply(acc[u][i + 2], state.channel[u][1], token);
+            const auto low = Output::value(acc[u][i], state.channel[u][0], token);
+            const auto high = Output::value(acc[u][i + 2], state.channel[u][1], token);
             if constexpr (Format::kPairedColumns) {
-                store_pair(out + offset(u, 0), low, high);
+                store_pair<typename Output::Rounding>(out + offset(u, 0), low, high);
             } else {
-                out[offset(u, 0)] = low;
-                if (offset(u, 1) < valid) out[offset(u, 1)] = high;
+                out[offset(u, 0)] = Output::Rounding::from_float(low);
+                if (offset(u, 1) < valid) out[offset(u, 1)] = Output::Rounding::from_float(high);
             }
         }
     }
