@@ -66,8 +66,10 @@ def test_addresses_that_asynchronous_copies_do_not_take():
 
 def test_groups_of_k():
     for name, k_groups, form in (
-        ("bf16-i4", 8, "PlainInt4<Bf16>::Groups"),
-        ("bf16-i4", 32, None),  # of 24
+        ("bf16-i4", 3, "PlainInt4<Bf16>::Groups"),
+        ("bf16-i4", 6, "PlainInt4<Bf16>::Groups128"),
+        ("bf16-i4", 8, None),  # of 96
+        ("bf16-i4", 24, "PlainInt4<Bf16>::Groups32"),
         ("i4-bf16", 6, "Int8Int4<false>::Segments"),
         ("i4-bf16", 12, None),  # of 64
         ("i8i4-bf16", 3, "Int8Int4<false>::ShiftedSegments"),
@@ -99,7 +101,7 @@ def test_several_tensors_are_not_for_tensor_cores():
         ("bf16", [40], 64),
         ("bf16", [64] * 9, 160),
         ("bf16", [600], 160),
-        ("bf16-i4", [600], 64),
+        ("bf16-i4", [600], 160),
     ],
 )
 def test_tiles_hold_nearly_every_group(name: str, counts: list[int], tile: int):

@@ -65,12 +65,15 @@ def test_rows_layouts_and_tiles(inputs: Inputs, planned: list, name: str, layout
     check(problem, planned)
 
 
-@pytest.mark.parametrize("load", ["few", "some"])
+@pytest.mark.parametrize("load", ["few", "some", "many"])
 @pytest.mark.parametrize("layout", ["nd", "nz"])
 @pytest.mark.parametrize("offset", [False, True])
 @pytest.mark.parametrize(("name", "k", "k_groups"), [
     ("f16-i4", 320, 10),
-    ("bf16-i4", 768, 4),
+    ("f16-i4", 320, 5),
+    ("bf16-i4", 896, 7),
+    ("bf16-i4", 1024, 4),
+    ("bf16-i4", 1536, 3),
     ("f16-i4", 512, 1),
     ("bf16-i4", 512, 1),
     ("f16-i8", 512, 1),

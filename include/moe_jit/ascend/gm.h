@@ -15,7 +15,6 @@ constexpr int32_t kBlockBytes = 32;
 __aicore__ inline constexpr int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
 __aicore__ inline constexpr int32_t round_up(int32_t a, int32_t b) { return ceil_div(a, b) * b; }
 __aicore__ inline int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
-__aicore__ inline int32_t largest(int32_t a, int32_t b) { return a > b ? a : b; }
 
 template <class T>
 __aicore__ inline GlobalTensor<T> global(GM_ADDR address, int64_t offset = 0) {

@@ -95,10 +95,10 @@ class DirectMatmul {
         TileCursor tiles(given_.group_list, tiling_, cube_index(), static_cast<int32_t>(GetBlockNum()));
         Tile tile;
         while (tiles.next(tile)) {
-            product.run(activations, weights, tile, Depth{0, tiling_.k}, given_.bias,
-                        [&](const LocalTensor<typename Format::Accumulator>& sums) {
-                            store(tile, sums, table, ring);
-                        });
+            LocalTensor<typename Format::Accumulator> sums =
+                product.run(activations, weights, tile, Depth{0, tiling_.k}, given_.bias);
+            store(tile, sums, table, ring);
+            product.release(sums);
         }
         if constexpr (kRequantises) table.finish();
         if (!is_storable()) ring.drain();
@@ -138,12 +138,11 @@ __aicore__ inline void run_int8_cube(TPipe& pipe, const MatmulArguments& given, 
     TileCursor tiles(given.group_list, tiling, cube_index(), static_cast<int32_t>(GetBlockNum()));
     Tile tile;
     while (tiles.next(tile)) {
-        product.run(activations, weights, tile, Depth{0, tiling.k}, bias,
-                    [&](const LocalTensor<int32_t>& sums) {
-                        store_sums<int32_t>(ring.acquire(), sums, tile.rows, tile.columns, tiling.base_n,
-                                            LocalTensor<uint64_t>());
-                        ring.publish();
-                    });
+        LocalTensor<int32_t> sums = product.run(activations, weights, tile, Depth{0, tiling.k}, bias);
+        store_sums<int32_t>(ring.acquire(), sums, tile.rows, tile.columns, tiling.base_n,
+                            LocalTensor<uint64_t>());
+        ring.publish();
+        product.release(sums);
     }
     ring.drain();
 }

@@ -16,13 +16,17 @@ from .weights import BLOCK_K
 _ELEMENT = {torch.float16: "F16", torch.bfloat16: "Bf16", torch.float32: "F32"}
 _ALIGNMENT = 16  # bytes, of everything that is copied asynchronously or in vectors
 _UNIT_COLUMNS = 16
-_MMA_STEP_PAIR = 32  # elements of k
+# Elements of k that share scales: what divides the largest stage, or is a multiple of it.
+_SHORT_GROUPS = (32, 64, 128)
+_STAGE_DEPTH = 256
+# Elements of k whose sums stay below 2**22, see format_int8_int4.cuh.
+_LONGEST_SEGMENT = {Kind.INT8_INT4: 256, Kind.INT4: 4096}
 _INT8_BLOCK = 128  # elements of k
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
 _TILES = (16, 64, 160)
-# Weights that become an operand in registers leave no registers for wider tiles.
-_REGISTER_TILES = (16, 64)
+# Two sets of sums leave no registers for wider tiles.
+_SEGMENT_TILES = (16, 64)
 
 
 class TensorCoreProduct(NamedTuple):
@@ -145,13 +149,15 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     if r.weight.transposed or p.antiquant_scale is None:
         return None
     groups = k_groups(r, p.antiquant_scale)
-    if groups > 1 and r.weight.k[0] // groups % _MMA_STEP_PAIR:
+    length = r.weight.k[0] // groups
+    if groups > 1 and length not in _SHORT_GROUPS and length % _STAGE_DEPTH:
         return None
     element = _ELEMENT[r.x[0].dtype]
     bits = "Int4" if r.weight.packed else "Int8"
-    form = ("Groups" if groups > 1 else "Single") + ("" if p.antiquant_offset is None else "Offset")
+    form = "Single" if groups == 1 else f"Groups{length}" if length in _SHORT_GROUPS else "Groups"
+    form += "" if p.antiquant_offset is None else "Offset"
     name = f"{_layout(r)}{bits}<{element}>::{form}"
-    return TensorCoreProduct(name, f"FloatOutput<{element}>", _REGISTER_TILES)
+    return TensorCoreProduct(name, f"FloatOutput<{element}>", _TILES)
 
 
 def _scaled(p: Parameters) -> str:
@@ -172,10 +178,12 @@ def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
 def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
     assert p.scale is not None
     segments = k_groups(r, p.scale)
-    if segments > 1 and r.weight.k[0] // segments % _INT8_BLOCK:
+    length = r.weight.k[0] // segments
+    if segments > 1 and (length % _INT8_BLOCK or length > _LONGEST_SEGMENT[r.kind]):
         return None
     shifted = "Shifted" if r.kind is Kind.INT8_INT4 and p.bias is not None else ""
     form = "Segments" if segments > 1 else "Single"
     blocked = str(r.weight.blocked).lower()
     output = f"Int4Output<{_ELEMENT[p.output_dtype]}>"
-    return TensorCoreProduct(f"Int8Int4<{blocked}>::{shifted}{form}", output, _REGISTER_TILES)
+    tiles = _SEGMENT_TILES if segments > 1 else _TILES
+    return TensorCoreProduct(f"Int8Int4<{blocked}>::{shifted}{form}", output, tiles)

@@ -147,6 +147,21 @@ def _operands(entry: str, pieces: int | None) -> Operands:
     return operands if pieces is None or operands.pieces == 1 else operands._replace(pieces=pieces)
 
 
+_L2_BYTES, _STORE_BYTES = 110, 86  # of a core in a cycle: what it reads from the L2 cache, and writes
+_LINE = 128  # bytes in which global memory is read: a row of a narrow weight tile takes one
+
+
+def _cycles(tile: Tile, k: int, segments: int, operands: Operands) -> float:
+    """Of one output tile: the longer of multiplying and loading. A result that fits L0C twice is stored
+    meanwhile, another one in between."""
+    m, n = tile.base_m * operands.pieces, tile.base_n
+    multiply = m / _FRACTAL * n / _FRACTAL * k * operands.bits / 256
+    load = k * (m * operands.bits / 8 + round_up(n * operands.bits // 8, _LINE)) / _L2_BYTES
+    store = segments * m * n * operands.ring_bytes / _STORE_BYTES
+    is_buffered = 2 * m * n * 4 <= CHIP.l0c
+    return max(multiply, load, store) if is_buffered else max(multiply, load) + store
+
+
 def choose_tile(
     entry: str,
     rows: int,
@@ -156,14 +171,16 @@ def choose_tile(
     cores: int,
     expected_rows: int | None = None,
     pieces: int | None = None,
+    segments: int = 1,
 ) -> Tile:
-    """The widest tile, unless a narrower one leaves the cores more evenly busy."""
+    """The tile with which the busiest core is done first; of equal ones the widest."""
     groups = max(num_groups, 1)
     expected = expected_rows or -(-rows // groups)
+    operands = _operands(entry, pieces)
 
     def busiest(tile: Tile) -> float:
         tiles = min(groups, max(rows, 1)) * -(-expected // tile.base_m) * -(-n // tile.base_n)
-        return -(-tiles // cores) * (tile.base_n + 32)
+        return -(-tiles // cores) * _cycles(tile, k, segments, operands)
 
     return min(candidates(entry, k, n, expected, pieces=pieces), key=busiest)
 
@@ -190,7 +207,7 @@ def _matmul_tiling(
     pieces = 2 if has_bias else 3
     groups = groups or GroupListTiling()
     operands = _operands(entry, pieces)
-    chosen = tile or choose_tile(entry, rows, k, n, groups.num_groups, cores, expected_rows, pieces)
+    chosen = tile or choose_tile(entry, rows, k, n, groups.num_groups, cores, expected_rows, pieces, segments)
     if operands.bits == 4:
         segment = k // segments
         l0_k = min(chosen.l0_k, round_up(segment, operands.square))

@@ -77,21 +77,24 @@ class AntiquantMatmul {
         TileCursor cursor = tiles();
         Tile tile;
         while (cursor.next(tile)) {
-            product.run(
-                activations, weights, tile, Depth{0, tiling_.k}, given_.bias,
-                [&](const LocalTensor<float>& sums) {
-                    const LocalTensor<uint64_t> none;
-                    if (is_storable()) {
-                        const int64_t first = static_cast<int64_t>(tile.row) * tiling_.n + tile.column;
-                        store_sums<T>(given_.y + first * static_cast<int64_t>(sizeof(T)), sums, tile.rows,
-                                      tile.columns, tiling_.n, none);
-                    } else {
-                        store_sums<T>(ring.acquire(), sums, tile.rows, tile.columns, tiling_.base_n, none);
-                        ring.publish();
-                    }
-                });
+            LocalTensor<float> sums =
+                product.run(activations, weights, tile, Depth{0, tiling_.k}, given_.bias);
+            store(tile, sums, ring);
+            product.release(sums);
         }
         if (!is_storable()) ring.drain();
+    }
+
+    __aicore__ inline void store(const Tile& tile, const LocalTensor<float>& sums, ResultRing& ring) {
+        const LocalTensor<uint64_t> none;
+        if (is_storable()) {
+            const int64_t first = static_cast<int64_t>(tile.row) * tiling_.n + tile.column;
+            store_sums<T>(given_.y + first * static_cast<int64_t>(sizeof(T)), sums, tile.rows, tile.columns,
+                          tiling_.n, none);
+        } else {
+            store_sums<T>(ring.acquire(), sums, tile.rows, tile.columns, tiling_.base_n, none);
+            ring.publish();
+        }
     }
 
     // Results lie one tile behind the weights, so that neither side waits for the other in a circle.

@@ -19,10 +19,10 @@ class TileProduct {
         bias_.init(pipe, tiling.base_n);
     }
 
-    // `bias`, [experts, n], may be null. store(sums) writes the tile.
-    template <class Activations, class Weights, class Store>
-    __aicore__ inline void run(const Activations& activations, Weights& weights, const Tile& tile,
-                               const Depth& depth, Address bias, const Store& store) {
+    // The tile's sums, for a store; `bias`, [experts, n], may be null. release() gives them back.
+    template <class Activations, class Weights>
+    __aicore__ inline LocalTensor<Accumulator> run(const Activations& activations, Weights& weights,
+                                                   const Tile& tile, const Depth& depth, Address bias) {
         LocalTensor<Accumulator> sums = sums_.template AllocTensor<Accumulator>();
         if (bias == nullptr) {
             mainloop_.run(activations, weights, tile, depth, sums, nullptr);
@@ -34,10 +34,9 @@ class TileProduct {
             bias_.release(table);
         }
         sums_.EnQue(sums);
-        sums = sums_.template DeQue<Accumulator>();
-        store(sums);
-        sums_.FreeTensor(sums);
+        return sums_.template DeQue<Accumulator>();
     }
+    __aicore__ inline void release(LocalTensor<Accumulator>& sums) { sums_.FreeTensor(sums); }
 
   private:
     Mainloop<Format> mainloop_;

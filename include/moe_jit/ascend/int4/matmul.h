@@ -65,11 +65,11 @@ __aicore__ inline void run_int4_cube(TPipe& pipe, const MatmulTiling& tiling, Ad
         tile.rows *= tiling.pieces;
         for (int32_t segment = 0; segment < tiling.segments; ++segment) {
             const Depth depth{segment * length, (segment + 1) * length};
-            product.run(activations, weights, tile, depth, nullptr, [&](const LocalTensor<int32_t>& sums) {
-                store_sums<int32_t>(ring.acquire(), sums, tile.rows, tile.columns, tiling.base_n,
-                                    LocalTensor<uint64_t>());
-                ring.publish();
-            });
+            LocalTensor<int32_t> sums = product.run(activations, weights, tile, depth, nullptr);
+            store_sums<int32_t>(ring.acquire(), sums, tile.rows, tile.columns, tiling.base_n,
+                                LocalTensor<uint64_t>());
+            ring.publish();
+            product.release(sums);
         }
     }
     ring.drain();

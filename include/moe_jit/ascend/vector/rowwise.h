@@ -20,60 +20,58 @@ struct RowTile {
 
     __aicore__ inline int32_t size() const { return rows * pitch; }
 
-    // operation(column, mask, repeats, stride) for each part of the columns that fits a repeat.
-    template <class Operation>
-    __aicore__ inline void for_columns(const Operation& operation) const {
-        for (int32_t column = 0; column < pitch; column += kVector) {
-            operation(column, static_cast<uint64_t>(least(kVector, pitch - column)),
-                      static_cast<uint8_t>(rows), static_cast<uint8_t>(pitch / kLanes));
-        }
-    }
+    // The instructions cover kVector columns of all rows each: repeats are rows.
+    __aicore__ inline uint64_t mask(int32_t column) const { return least(kVector, pitch - column); }
+    __aicore__ inline uint8_t repeats() const { return static_cast<uint8_t>(rows); }
+    __aicore__ inline uint8_t stride() const { return static_cast<uint8_t>(pitch / kLanes); }
 };
 using FloatTile = RowTile<float>;
 
+// `factors` has a value for each column.
 template <class T>
 __aicore__ inline void multiply_columns(const RowTile<T>& tile, const LocalTensor<T>& factors) {
-    tile.for_columns([&](int32_t column, uint64_t mask, uint8_t rows, uint8_t stride) {
-        Mul(tile.values[column], tile.values[column], factors[column], mask, rows,
-            BinaryRepeatParams(1, 1, 1, stride, stride, 0));
-    });
+    const BinaryRepeatParams strides(1, 1, 1, tile.stride(), tile.stride(), 0);
+    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
+        Mul(tile.values[i], tile.values[i], factors[i], tile.mask(i), tile.repeats(), strides);
+    }
     vector_barrier();
 }
 
 template <class T>
 __aicore__ inline void add_columns(const RowTile<T>& tile, const LocalTensor<T>& terms) {
-    tile.for_columns([&](int32_t column, uint64_t mask, uint8_t rows, uint8_t stride) {
-        Add(tile.values[column], tile.values[column], terms[column], mask, rows,
-            BinaryRepeatParams(1, 1, 1, stride, stride, 0));
-    });
+    const BinaryRepeatParams strides(1, 1, 1, tile.stride(), tile.stride(), 0);
+    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
+        Add(tile.values[i], tile.values[i], terms[i], tile.mask(i), tile.repeats(), strides);
+    }
     vector_barrier();
 }
 
 // `blocks` holds each row's factor as a block.
 template <class T>
 __aicore__ inline void multiply_rows(const RowTile<T>& tile, const LocalTensor<T>& blocks) {
-    tile.for_columns([&](int32_t column, uint64_t mask, uint8_t rows, uint8_t stride) {
-        Mul(tile.values[column], tile.values[column], blocks, mask, rows,
-            BinaryRepeatParams(1, 1, 0, stride, stride, 1));
-    });
+    const BinaryRepeatParams strides(1, 1, 0, tile.stride(), tile.stride(), 1);
+    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
+        Mul(tile.values[i], tile.values[i], blocks, tile.mask(i), tile.repeats(), strides);
+    }
     vector_barrier();
 }
 
 template <class T>
 __aicore__ inline void add_rows(const RowTile<T>& tile, const LocalTensor<T>& blocks) {
-    tile.for_columns([&](int32_t column, uint64_t mask, uint8_t rows, uint8_t stride) {
-        Add(tile.values[column], tile.values[column], blocks, mask, rows,
-            BinaryRepeatParams(1, 1, 0, stride, stride, 1));
-    });
+    const BinaryRepeatParams strides(1, 1, 0, tile.stride(), tile.stride(), 1);
+    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
+        Add(tile.values[i], tile.values[i], blocks, tile.mask(i), tile.repeats(), strides);
+    }
     vector_barrier();
 }
 
 // out = the product of every row's block and every column's term.
 __aicore__ inline void outer_product(const FloatTile& out, const LocalTensor<float>& terms,
                                      const LocalTensor<float>& blocks) {
-    out.for_columns([&](int32_t column, uint64_t mask, uint8_t rows, uint8_t stride) {
-        Mul(out.values[column], terms[column], blocks, mask, rows, BinaryRepeatParams(1, 1, 0, stride, 0, 1));
-    });
+    const BinaryRepeatParams strides(1, 1, 0, out.stride(), 0, 1);
+    for (int32_t i = 0; i < out.pitch; i += FloatTile::kVector) {
+        Mul(out.values[i], terms[i], blocks, out.mask(i), out.repeats(), strides);
+    }
     vector_barrier();
 }
 
@@ -81,10 +79,10 @@ __aicore__ inline void outer_product(const FloatTile& out, const LocalTensor<flo
 template <class T>
 __aicore__ inline void narrow_rows(const LocalTensor<T>& out, int32_t out_pitch, const FloatTile& tile) {
     constexpr int32_t kLanes = kBlockBytes / static_cast<int32_t>(sizeof(T));
-    tile.for_columns([&](int32_t column, uint64_t mask, uint8_t rows, uint8_t stride) {
-        Cast(out[column], tile.values[column], RoundMode::CAST_RINT, mask, rows,
-             UnaryRepeatParams(1, 1, static_cast<uint8_t>(out_pitch / kLanes), stride));
-    });
+    const UnaryRepeatParams strides(1, 1, static_cast<uint8_t>(out_pitch / kLanes), tile.stride());
+    for (int32_t i = 0; i < tile.pitch; i += FloatTile::kVector) {
+        Cast(out[i], tile.values[i], RoundMode::CAST_RINT, tile.mask(i), tile.repeats(), strides);
+    }
     vector_barrier();
 }
 

@@ -44,6 +44,9 @@ __device__ __forceinline__ ScaleOut scale_out(bool accumulate) {
 
 }  // namespace detail
 
+// MMAs that a k-block takes.
+constexpr int kBlockSteps = kBlockBytes / 32;
+
 template <int kTokens>
 struct Fp8Atom;
 

@@ -3,6 +3,7 @@
 // k.
 #pragma once
 
+#include <algorithm>
 #include <cute/arch/copy_sm75.hpp>
 
 #include "moe_jit/core/arithmetic.h"
@@ -11,6 +12,14 @@
 #include "moe_jit/cuda/grouped_matmul.h"
 
 namespace moe_jit::cuda::gemm {
+
+// (r & kMask) ^ kFlip in one instruction, which the compiler makes two because it has one immediate operand.
+template <uint32_t kMask, uint32_t kFlip>
+__device__ __forceinline__ uint32_t and_xor(uint32_t r) {
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(r), "n"(kMask), "n"(kFlip));
+    return d;
+}
 
 // Integers in the mantissa of a large float become 16-bit floats by one exact subtraction.
 template <class Element, int kBits>
@@ -31,11 +40,11 @@ struct Unpack<F16, 4> {
   private:
     // 1024 + (w + 8)
     __device__ __forceinline__ static uint32_t low(uint32_t r) {
-        return Pair<F16>::sub((r & 0x000f000fu) ^ 0x64086408u, 0x64086408u);
+        return Pair<F16>::sub(and_xor<0x000f000fu, 0x64086408u>(r), 0x64086408u);
     }
     // 1024 + 16 * (w + 8), times 1/16, minus 72
     __device__ __forceinline__ static uint32_t high(uint32_t r) {
-        return Pair<F16>::fma((r & 0x00f000f0u) ^ 0x64806480u, 0x2c002c00u, 0xd480d480u);
+        return Pair<F16>::fma(and_xor<0x00f000f0u, 0x64806480u>(r), 0x2c002c00u, 0xd480d480u);
     }
 };
 
@@ -45,7 +54,7 @@ struct Unpack<Bf16, 4> {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             // 128 + (w + 8)
-            out[i] = Pair<Bf16>::sub((r >> 4 * i & 0x000f000fu) ^ 0x43084308u, 0x43084308u);
+            out[i] = Pair<Bf16>::sub(and_xor<0x000f000fu, 0x43084308u>(r >> 4 * i), 0x43084308u);
         }
     }
 };
@@ -96,24 +105,12 @@ struct AntiquantParams {
     const uint16_t* offset;  // the same; read only by formats with offsets
     int columns;
     int groups;
-    int group_steps;  // MMA steps (16 of K) in a group, even
+    int group_steps;  // MMA steps (16 of K) in a group
 };
 
-// 4 bytes, or 8 in two registers, if `condition`. Without a branch: MMAs in flight do not outlast one.
-__device__ __forceinline__ void load_if(bool condition, const uint16_t* data, uint32_t (&words)[1]) {
-    asm("{ .reg .pred p; setp.ne.b32 p, %2, 0; @p ld.global.nc.b32 %0, [%1]; }"
-        : "+r"(words[0])
-        : "l"(data), "r"(static_cast<int>(condition)));
-}
-
-__device__ __forceinline__ void load_if(bool condition, const uint16_t* data, uint32_t (&words)[2]) {
-    asm("{ .reg .pred p; setp.ne.b32 p, %3, 0; @p ld.global.nc.v2.b32 {%0, %1}, [%2]; }"
-        : "+r"(words[0]), "+r"(words[1])
-        : "l"(data), "r"(static_cast<int>(condition)));
-}
-
-// [e, k, n] memory, plain or FRACTAL_NZ. int4 is packed along n. kGroups: parameters of several groups of k.
-template <class Element_, int kBits, bool kBlocked, bool kGroups, bool kOffset>
+// [e, k, n] memory, plain or FRACTAL_NZ. int4 is packed along n. kGroupSteps: the MMA steps in a group of k,
+// or a number that divides them and that a stage's steps divide; 0: a single group.
+template <class Element_, int kBits, bool kBlocked, int kGroupSteps, bool kOffset>
 struct AntiquantSlabsOfN {
     using Element = Element_;
     using Accum = float;
@@ -150,9 +147,12 @@ struct AntiquantSlabsOfN {
         return 8 * kHeld * chunk + kHeld * row + 2 * (unit % kSharedUnits) + h;
     }
 
-    template <int kUnits>
+    template <int kUnits, int kStageSteps>
     class Loader {
         static constexpr int kChunks = kUnits / kSharedUnits;
+        // Groups that begin or go on in a stage.
+        static constexpr int kStageGroups =
+            kGroupSteps == 0 ? 1 : std::max(1, kStageSteps / std::max(kGroupSteps, 1));
         static_assert(kUnits % kSharedUnits == 0, "columns of one word belong to several units");
 
       public:
@@ -165,20 +165,24 @@ struct AntiquantSlabsOfN {
                 const int chunk = tile_column / (8 * kHeld) + 4 * i + warp;
                 position_[i] = Weights::chunk_offset(chunk, lane);
                 const int column = first_column + Base::column(warp, i * kSharedUnits, lane / 4, 0);
-                valid_[i] = column < params.columns;
                 at_[i] = static_cast<int64_t>(info.expert) * params.groups * params.columns +
-                         (valid_[i] ? column : 0);
+                         (column < params.columns ? column : 0);
             }
-            fetch(true);
-            take(true);
+            fetch();
+            if constexpr (kGroupSteps == 0) {
+                take_stage();
+                use_group(0);
+            }
         }
 
+        // Step `step` of a stage, which is in `block`.
         __device__ __forceinline__ void load(const uint8_t* block, int step, uint32_t (&a)[kUnits][4]) {
-            if constexpr (kGroups) {
-                if (step % 2 == 0) {
-                    take(steps_left_ == 0);
-                    steps_left_ -= 2;
+            if constexpr (kGroupSteps > 0) {
+                if (step == 0) {
+                    take_stage();
+                    fetch();
                 }
+                if (step % (kStageSteps / kStageGroups) == 0) use_group(step / (kStageSteps / kStageGroups));
             }
 #pragma unroll
             for (int i = 0; i < kChunks; ++i) {
@@ -186,7 +190,7 @@ struct AntiquantSlabsOfN {
                 uint32_t (&m)[4] = matrices_[i];
                 if (step % 2 == 0) {
                     const auto* rows = reinterpret_cast<const cute::uint128_t*>(
-                        block + position_[i] + step * 16 * Weights::kSlabBytes);
+                        block + position_[i] + step % kBlockSteps * 16 * Weights::kSlabBytes);
                     cute::SM75_U16x8_LDSM_T::copy(*rows, m[0], m[1], m[2], m[3]);
                 }
 #pragma unroll
@@ -201,71 +205,113 @@ struct AntiquantSlabsOfN {
             }
         }
 
+        template <class Fragments>
+        __device__ __forceinline__ void observe(const Fragments&) const {}
         template <class Sums>
         __device__ __forceinline__ void finish(Sums&) const {}
 
       private:
         using Base = AntiquantSlabsOfN;
         static constexpr int kWords = kHeld / 2;
-        // The parameters of a thread's neighbouring columns.
-        using Words = uint32_t[kWords];
+        // The parameters of a thread's neighbouring columns, packed.
+        struct Words {
+            uint32_t word[kWords];
+        };
 
-        // Reads the next group's parameters ahead of their use.
-        __device__ __forceinline__ void fetch(bool condition) {
-            const bool more = condition && group_ < params_.groups;
-#pragma unroll
-            for (int i = 0; i < kChunks; ++i) {
-                load_if(more && valid_[i], params_.scale + at_[i], next_scale_[i]);
-                if constexpr (kOffset) load_if(more && valid_[i], params_.offset + at_[i], next_offset_[i]);
-                at_[i] += condition ? params_.columns : 0;
-            }
-            group_ += condition;
-        }
-
-        __device__ __forceinline__ void take(bool condition) {
-#pragma unroll
-            for (int i = 0; i < kChunks * kWords; ++i) {
-                const int c = i / kWords, w = i % kWords;
-                scale_[c][w] = condition ? next_scale_[c][w] : scale_[c][w];
-                if constexpr (kOffset) offset_[c][w] = condition ? next_offset_[c][w] : offset_[c][w];
-            }
-            if constexpr (kGroups) {
-                steps_left_ = condition ? params_.group_steps : steps_left_;
-                fetch(condition);
+        __device__ __forceinline__ static Words read(const uint16_t* data, int64_t at) {
+            if constexpr (kWords == 2) {
+                const uint2 two = __ldg(reinterpret_cast<const uint2*>(data + at));
+                return {two.x, two.y};
+            } else {
+                return {__ldg(reinterpret_cast<const uint32_t*>(data + at))};
             }
         }
 
-        __device__ __forceinline__ static uint32_t element(const Words& words, int c) {
-            return __byte_perm(words[c / 2], 0, c % 2 ? 0x3232 : 0x1010);
+        // Requests the parameters of the next stage: those of the last group behind K.
+        __device__ __forceinline__ void fetch() {
+#pragma unroll
+            for (int g = 0; g < kStageGroups; ++g) {
+                const int64_t row =
+                    static_cast<int64_t>(min(group_ + g, params_.groups - 1)) * params_.columns;
+#pragma unroll
+                for (int i = 0; i < kChunks; ++i) {
+                    next_scale_[g][i] = read(params_.scale, at_[i] + row);
+                    if constexpr (kOffset) next_offset_[g][i] = read(params_.offset, at_[i] + row);
+                }
+            }
+            if constexpr (kGroupSteps > 0 && kStageSteps >= kGroupSteps) {
+                steps_ += kStageSteps;
+                const bool whole = steps_ >= params_.group_steps;
+                group_ += whole ? kStageGroups : 0;
+                steps_ = whole ? 0 : steps_;
+            } else if constexpr (kGroupSteps > 0) {
+                steps_ += kStageSteps;
+                const bool whole = steps_ == params_.group_steps;
+                group_ += whole;
+                steps_ = whole ? 0 : steps_;
+            }
+        }
+
+        // What was requested a stage ago.
+        __device__ __forceinline__ void take_stage() {
+#pragma unroll
+            for (int g = 0; g < kStageGroups; ++g) {
+#pragma unroll
+                for (int i = 0; i < kChunks; ++i) {
+                    stage_scale_[g][i] = next_scale_[g][i];
+                    if constexpr (kOffset) stage_offset_[g][i] = next_offset_[g][i];
+                }
+            }
+        }
+
+        // Parameters twice, for pairs of weights.
+        __device__ __forceinline__ void use_group(int g) {
+#pragma unroll
+            for (int i = 0; i < kChunks * kHeld; ++i) {
+                const int chunk = i / kHeld, c = i % kHeld, half = c % 2 ? 0x3232 : 0x1010;
+                scale_[chunk][c] = __byte_perm(stage_scale_[g][chunk].word[c / 2], 0, half);
+                if constexpr (kOffset) {
+                    offset_[chunk][c] = __byte_perm(stage_offset_[g][chunk].word[c / 2], 0, half);
+                }
+            }
         }
 
         __device__ __forceinline__ uint32_t scaled(uint32_t pair, int i, int c) const {
             if constexpr (kOffset) {
-                return dequantise<Element>(pair, element(scale_[i], c), element(offset_[i], c));
+                return dequantise<Element>(pair, scale_[i][c], offset_[i][c]);
             } else {
-                return Pair<Element>::mul(pair, element(scale_[i], c));
+                return Pair<Element>::mul(pair, scale_[i][c]);
             }
         }
 
         const Params& params_;
         int position_[kChunks];
-        bool valid_[kChunks];
         int64_t at_[kChunks];
-        int group_ = 0;
-        int steps_left_ = 0;
-        Words scale_[kChunks] = {}, next_scale_[kChunks] = {};
-        Words offset_[kChunks] = {}, next_offset_[kChunks] = {};
+        int group_ = 0;  // of the next stage's first step
+        int steps_ = 0;  // of that group in stages before
+        Words next_scale_[kStageGroups][kChunks], stage_scale_[kStageGroups][kChunks];
+        Words next_offset_[kStageGroups][kChunks], stage_offset_[kStageGroups][kChunks];
+        uint32_t scale_[kChunks][kHeld], offset_[kChunks][kHeld];
         uint32_t matrices_[kChunks][4];
     };
 };
 
-// Names without commas, for the compiler's command line.
+// Names without commas, for the compiler's command line. GroupsN: of N elements of k; Groups: of a multiple
+// of 256.
 template <class Element, int kBits, bool kBlocked>
 struct AntiquantFormats {
-    using Single = AntiquantSlabsOfN<Element, kBits, kBlocked, false, false>;
-    using SingleOffset = AntiquantSlabsOfN<Element, kBits, kBlocked, false, true>;
-    using Groups = AntiquantSlabsOfN<Element, kBits, kBlocked, true, false>;
-    using GroupsOffset = AntiquantSlabsOfN<Element, kBits, kBlocked, true, true>;
+    template <int kGroupSteps, bool kOffset>
+    using Format = AntiquantSlabsOfN<Element, kBits, kBlocked, kGroupSteps, kOffset>;
+    using Single = Format<0, false>;
+    using SingleOffset = Format<0, true>;
+    using Groups32 = Format<2, false>;
+    using Groups32Offset = Format<2, true>;
+    using Groups64 = Format<4, false>;
+    using Groups64Offset = Format<4, true>;
+    using Groups128 = Format<8, false>;
+    using Groups128Offset = Format<8, true>;
+    using Groups = Format<16, false>;
+    using GroupsOffset = Format<16, true>;
 };
 template <class Element>
 using PlainInt8 = AntiquantFormats<Element, 8, false>;

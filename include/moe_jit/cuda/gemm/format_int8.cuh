@@ -80,7 +80,7 @@ struct Int8SlabsOfN : Int8Base {
     // A transposing matrix load gives thread (g, c) of a warp columns 2g and 2g + 1 of two k; two of them
     // make the k = 4c .. 4c + 3 that the MMA wants. Which two k come first depends on c, so that the eight k
     // of a matrix differ in the swizzle.
-    template <int kUnits>
+    template <int kUnits, int kStageSteps>
     class Loader {
       public:
         __device__ __forceinline__ Loader(const Params&, const TileInfo&, int, int tile_column, int thread) {
@@ -95,13 +95,13 @@ struct Int8SlabsOfN : Int8Base {
             odd_ = upper_first ? 0x3175 : 0x7531;
         }
 
-        // Step `step` of a k-block: the operand registers of every unit.
+        // Step `step` of a stage, which is in `block`: the operand registers of every unit.
         __device__ __forceinline__ void load(const uint8_t* block, int step, uint32_t (&a)[kUnits][4]) const {
 #pragma unroll
             for (int u = 0; u < kUnits; ++u) {
                 uint32_t m[4];
-                const auto* chunk = reinterpret_cast<const cute::uint128_t*>(block + offset_[u] +
-                                                                             step * 32 * Weights::kSlabBytes);
+                const auto* chunk = reinterpret_cast<const cute::uint128_t*>(
+                    block + offset_[u] + step % kBlockSteps * 32 * Weights::kSlabBytes);
                 cute::SM75_U16x8_LDSM_T::copy(*chunk, m[0], m[1], m[2], m[3]);
                 a[u][0] = __byte_perm(m[0], m[1], even_);
                 a[u][1] = __byte_perm(m[0], m[1], odd_);
@@ -110,6 +110,8 @@ struct Int8SlabsOfN : Int8Base {
             }
         }
 
+        template <class Fragments>
+        __device__ __forceinline__ void observe(const Fragments&) const {}
         template <class Sums>
         __device__ __forceinline__ void finish(Sums&) const {}
 

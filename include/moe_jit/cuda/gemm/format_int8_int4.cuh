@@ -52,7 +52,7 @@ struct Int8Int4SlabsOfN {
         return 128 * (unit / 2) + 32 * warp + 4 * row + 2 * (unit % 2) + h;
     }
 
-    template <int kUnits>
+    template <int kUnits, int kStageSteps>
     class Loader {
         static_assert(kUnits == 2, "columns of one word belong to two units");
 
@@ -76,8 +76,8 @@ struct Int8Int4SlabsOfN {
         // Thread (g, c) gets k = 4c .. 4c + 3 and 16 + 4c .. of columns 4g .. 4g + 3.
         __device__ __forceinline__ void load(const uint8_t* block, int step, uint32_t (&a)[kUnits][4]) {
             uint32_t m[4];
-            const auto* rows =
-                reinterpret_cast<const cute::uint128_t*>(block + position_ + step * 32 * Weights::kSlabBytes);
+            const auto* rows = reinterpret_cast<const cute::uint128_t*>(
+                block + position_ + step % kBlockSteps * 32 * Weights::kSlabBytes);
             cute::SM75_U16x8_LDSM_T::copy(*rows, m[0], m[1], m[2], m[3]);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
@@ -88,59 +88,98 @@ struct Int8Int4SlabsOfN {
                 a[1][2 * half] = second << 4 & 0xf0f0f0f0u;
                 a[1][2 * half + 1] = second & 0xf0f0f0f0u;
             }
+        }
+
+        // Sums up the weights that are being multiplied.
+        template <int kSteps>
+        __device__ __forceinline__ void observe(const uint32_t (&a)[kSteps][kUnits][4]) {
             if constexpr (kShifted) {
 #pragma unroll
-                for (int i = 0; i < 4 * kUnits; ++i) {
-                    int& sum = sums_[2 * (i / 4) + i % 2];
-                    sum = __dp4a(static_cast<int>(a[i / 4][i % 4]), 0x01010101, sum);
+                for (int i = 0; i < 4 * kUnits * kSteps; ++i) {
+                    const int u = i / 4 % kUnits;
+                    int& sum = sums_[2 * u + i % 2];
+                    sum = __dp4a(static_cast<int>(a[i / (4 * kUnits)][u][i % 4]), 0x01010101, sum);
                 }
             }
         }
 
-        // Turns a segment's MMA results into the exact sums of (x - shift) * w, and begins the next one.
+        // Sums count from an integer whose bits are those of kOrigin: as long as they stay below 2^22, which
+        // segments do, their bits are those of kOrigin plus the sum.
         template <int kAccums>
-        __device__ __forceinline__ void finish(Accum (&part)[kUnits][kAccums]) {
-            int shift[2 * kUnits] = {};
-            if constexpr (kShifted) {
+        __device__ __forceinline__ void begin_segment(Accum (&part)[kUnits][kAccums]) const {
 #pragma unroll
-                for (int i = 0; i < 2 * kUnits; ++i) {
-                    // The four threads of a row have a quarter of k each. 8 * w, and w counts 16 times.
-                    int sum = sums_[i];
-                    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-                    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-                    shift[i] = sum / 2;
+            for (int i = 0; i < kUnits * kAccums; ++i) part[i / kAccums][i % kAccums] = float_bits(kOrigin);
+        }
+
+        // Adds a segment. What the shift of x takes away is added up in this thread's part of k.
+        template <int kAccums>
+        __device__ __forceinline__ void promote(float (&acc)[kUnits][kAccums],
+                                                const Accum (&part)[kUnits][kAccums]) {
+            float scale[2 * kUnits];
+#pragma unroll
+            for (int i = 0; i < 2 * kUnits; ++i) {
+                scale[i] = next_[i];
+                if constexpr (kShifted) {
+                    weighed_[i] += static_cast<float>(sums_[i]) * scale[i];
                     sums_[i] = 0;
                 }
             }
-#pragma unroll
-            for (int i = 0; i < kUnits * kAccums; ++i) {
-                Accum& sum = part[i / kAccums][i % kAccums];
-                const int h = i % kAccums / 2 % 2;
-                sum = static_cast<uint32_t>((static_cast<int>(sum) >> kScaleBits) -
-                                            shift[2 * (i / kAccums) + h]);
-            }
-        }
-
-        // Adds a segment.
-        template <int kAccums>
-        __device__ __forceinline__ void promote(float (&acc)[kUnits][kAccums],
-                                                Accum (&part)[kUnits][kAccums]) {
-            finish(part);
-            float scale[2 * kUnits];
-#pragma unroll
-            for (int i = 0; i < 2 * kUnits; ++i) scale[i] = next_[i];
             fetch();
 #pragma unroll
             for (int i = 0; i < kUnits * kAccums; ++i) {
                 const int u = i / kAccums, a = i % kAccums;
-                const auto sum = static_cast<float>(static_cast<int>(part[u][a]));
-                acc[u][a] = fp32::add(acc[u][a], fp32::mul(sum, scale[2 * u + a / 2 % 2]));
+                acc[u][a] = fp32::fma(bits_float(part[u][a]) - kOrigin, scale[2 * u + a / 2 % 2], acc[u][a]);
+            }
+        }
+
+        // After the last segment.
+        template <int kAccums>
+        __device__ __forceinline__ void finish(float (&acc)[kUnits][kAccums]) const {
+            if constexpr (kShifted) {
+                float shift[2 * kUnits];
+#pragma unroll
+                for (int i = 0; i < 2 * kUnits; ++i) shift[i] = kShift * over_quad(weighed_[i]);
+#pragma unroll
+                for (int i = 0; i < kUnits * kAccums; ++i) {
+                    acc[i / kAccums][i % kAccums] -= shift[2 * (i / kAccums) + i % kAccums / 2 % 2];
+                }
+            }
+        }
+
+        // Without segments: turns the MMA results into the exact sums of (x - shift) * w.
+        template <int kAccums>
+        __device__ __forceinline__ void finish(Accum (&acc)[kUnits][kAccums]) const {
+            int shift[2 * kUnits] = {};
+            if constexpr (kShifted) {
+#pragma unroll
+                for (int i = 0; i < 2 * kUnits; ++i) shift[i] = kShift * (over_quad(sums_[i]) >> kScaleBits);
+            }
+#pragma unroll
+            for (int i = 0; i < kUnits * kAccums; ++i) {
+                Accum& sum = acc[i / kAccums][i % kAccums];
+                const int unscaled = static_cast<int>(sum) >> kScaleBits;
+                sum = static_cast<uint32_t>(unscaled - shift[2 * (i / kAccums) + i % kAccums / 2 % 2]);
             }
         }
 
         __device__ __forceinline__ int segment_blocks() const { return params_.segment_blocks; }
 
       private:
+        static constexpr float kOrigin = 0x1.8p23f;
+        static constexpr int kShift = 8;
+
+        // The four threads of a row have a quarter of k each.
+        template <class T>
+        __device__ __forceinline__ static T over_quad(T sum) {
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            return sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+        }
+
+        // Weights count 16 times in sums.
+        __device__ __forceinline__ static float scale_of(uint32_t bits) {
+            return fp32::mul(fp19(bits_float(bits)), 1.0f / (1 << kScaleBits));
+        }
+
         // Reads the next segment's scales ahead of their use.
         __device__ __forceinline__ void fetch() {
             const bool more = valid_ && segment_ < params_.segments;
@@ -149,10 +188,10 @@ struct Int8Int4SlabsOfN {
             if (more) {
                 const auto* pairs = reinterpret_cast<const uint4*>(scale_);
                 const uint4 low = __ldg(pairs), high = __ldg(pairs + 1);
-                next_[0] = fp19(bits_float(low.x));
-                next_[1] = fp19(bits_float(low.z));
-                next_[2] = fp19(bits_float(high.x));
-                next_[3] = fp19(bits_float(high.z));
+                next_[0] = scale_of(low.x);
+                next_[1] = scale_of(low.z);
+                next_[2] = scale_of(high.x);
+                next_[3] = scale_of(high.z);
             }
             scale_ += params_.columns;
             ++segment_;
@@ -165,6 +204,7 @@ struct Int8Int4SlabsOfN {
         const uint64_t* scale_;
         int segment_ = 0;
         int sums_[2 * kUnits] = {};
+        float weighed_[2 * kUnits] = {};
         float next_[2 * kUnits];
     };
 };

@@ -1,6 +1,7 @@
 // Consumer mainloop: one warpgroup multiplies its 64-row weight units of a stage by kTokens token rows.
 #pragma once
 
+#include <algorithm>
 #include <cute/arch/util.hpp>
 #include <type_traits>
 
@@ -178,8 +179,13 @@ struct Mainloop {
     // Weights in registers: those of one item, kItemSteps steps of all units, are loaded while the MMAs of
     // the one before run. Every item is waited for: ptxas lets no MMA that may be in flight share its operand
     // registers with another one, be it of another width. The other warpgroup fills the gaps.
-    static constexpr int kItemSteps = kUnits * kAccums <= 128 ? 2 : 1;
-    static constexpr int kItems = Tile::kBlocks * kSteps / kItemSteps;
+    static constexpr int kStageSteps = Tile::kBlocks * kSteps;
+    static constexpr int kHeldSums = kUnits * kAccums * (Format::kSegmented ? 2 : 1);
+    static constexpr int kItemSteps = std::min(kHeldSums <= 32    ? 4
+                                               : kHeldSums <= 128 ? 2
+                                                                  : 1,
+                                               kStageSteps / 2);
+    static constexpr int kItems = kStageSteps / kItemSteps;
     using Fragments = uint32_t[kItemSteps][kUnits][4];
 
     __device__ __forceinline__ static void fence(Fragments& fragments) {
@@ -195,14 +201,12 @@ struct Mainloop {
 #pragma unroll
         for (int i = 0; i < kItemSteps; ++i) {
             const int step = item * kItemSteps + i;
-            loader.load(storage.weights[slot] + step / kSteps * Tile::kWeightBlockBytes, step % kSteps,
-                        fragments[i]);
+            loader.load(storage.weights[slot] + step / kSteps * Tile::kWeightBlockBytes, step, fragments[i]);
         }
     }
 
     __device__ __forceinline__ static void issue_item(Storage& storage, int slot, int item,
-                                                      Fragments& fragments, Accums& acc,
-                                                      bool accumulate = true) {
+                                                      Fragments& fragments, Accums& acc) {
         fence(fragments);
         fence(acc);
         cute::warpgroup_arrive();
@@ -214,25 +218,28 @@ struct Mainloop {
                 step % kSteps * (Format::kMmaBytes >> 4);
 #pragma unroll
             for (int u = 0; u < kUnits; ++u) {
-                Format::template mma<kTokens>(fragments[i][u], tokens, acc[u], accumulate || i > 0);
+                Format::template mma<kTokens>(fragments[i][u], tokens, acc[u], true);
             }
         }
         cute::warpgroup_commit_batch();
     }
 
-    template <class Loader>
+    // Adds item after item to `acc`. ended(item) is called when the MMAs of an item have finished.
+    template <class Loader, class Ended>
     __device__ __forceinline__ static void from_registers(Storage& storage, Loader& loader, int stages,
-                                                          Ring& ring, Accums& acc) {
+                                                          Ring& ring, Accums& acc, Ended ended) {
         static_assert(kItems % 2 == 0, "items come in pairs, so that their registers have fixed names");
         Fragments fragments[2];
         wait_stage(storage, ring);
         load_item(storage, ring.slot, 0, loader, fragments[0]);
         for (int s = 0; s < stages; ++s) {
-            const int slot = ring.slot;
+            // Known to be uniform, descriptors are computed once for a warp.
+            const int slot = __shfl_sync(0xffffffffu, ring.slot, 0);
             ring.advance();
 #pragma unroll
             for (int item = 0; item < kItems; ++item) {
                 issue_item(storage, slot, item, fragments[item % 2], acc);
+                loader.observe(fragments[item % 2]);
                 if (item + 1 < kItems) {
                     load_item(storage, slot, item + 1, loader, fragments[(item + 1) % 2]);
                 } else if (s + 1 < stages) {
@@ -242,47 +249,28 @@ struct Mainloop {
                 cute::warpgroup_wait<0>();
                 fence(fragments[item % 2]);
                 fence(acc);
+                ended(item);
             }
             release(storage, slot);
         }
     }
 
-    // Weights in registers, whose sums leave the tensor core at the end of every segment of K.
+    // The sums of every segment of K leave the tensor core; the last one may end behind K.
     template <class Loader>
     __device__ __forceinline__ static void segmented(Storage& storage, Loader& loader, int stages, Ring& ring,
                                                      Totals& acc) {
         constexpr int kBlockItems = kSteps / kItemSteps;
-        static_assert(kBlockItems % 2 == 0, "items come in pairs");
-        Fragments fragments[2] = {};
+        static_assert(kSteps % kItemSteps == 0, "items end with k-blocks");
         Accums part;
         int blocks_left = loader.segment_blocks();
-        bool fresh = true;
-        for (int s = 0; s < stages; ++s, ring.advance()) {
-            wait_stage(storage, ring);
-#pragma unroll
-            for (int item = 0; item < kItems; ++item) {
-                cute::warpgroup_wait<1>();
-                fence(fragments[item % 2]);
-                load_item(storage, ring.slot, item, loader, fragments[item % 2]);
-                issue_item(storage, ring.slot, item, fragments[item % 2], part, !fresh);
-                fresh = false;
-                if (item % kBlockItems != kBlockItems - 1) continue;
-                // The stage is read, or the segment has ended.
-                const bool last = --blocks_left == 0;
-                if (!last && item + 1 < kItems) continue;
-                cute::warpgroup_wait<0>();
-                fence(part);
-                if (item + 1 == kItems) release(storage, ring.slot);
-                if (!last) continue;
-                loader.promote(acc, part);
-                blocks_left = loader.segment_blocks();
-                fresh = true;
-            }
-        }
-        // A segment that ends behind K.
-        if (!fresh) loader.promote(acc, part);
-        fence(fragments[0]);
-        fence(fragments[1]);
+        loader.begin_segment(part);
+        from_registers(storage, loader, stages, ring, part, [&](int item) {
+            if ((item + 1) % kBlockItems != 0 || --blocks_left > 0) return;
+            loader.promote(acc, part);
+            loader.begin_segment(part);
+            blocks_left = loader.segment_blocks();
+        });
+        if (blocks_left != loader.segment_blocks()) loader.promote(acc, part);
     }
 
     template <class Params>
@@ -292,15 +280,15 @@ struct Mainloop {
         clear(acc);
         if constexpr (Format::Weights::kInRegisters) {
             const int column = first_unit * kUnitRows;
-            typename Format::template Loader<kUnits> loader(params.format, info,
-                                                            info.row_tile * Tile::kRows + column, column,
-                                                            threadIdx.x % kWarpgroupThreads);
+            typename Format::template Loader<kUnits, kStageSteps> loader(
+                params.format, info, info.row_tile * Tile::kRows + column, column,
+                threadIdx.x % kWarpgroupThreads);
             if constexpr (Format::kSegmented) {
                 segmented(storage, loader, stages, ring, acc);
             } else {
-                from_registers(storage, loader, stages, ring, acc);
-                loader.finish(acc);
+                from_registers(storage, loader, stages, ring, acc, [](int) {});
             }
+            loader.finish(acc);
         } else if constexpr (Format::kPromote && kIndependent) {
             independent(storage, stages, first_unit, ring, acc);
         } else if constexpr (Format::kPromote) {
