@@ -44,7 +44,7 @@ class Scratch {
 
 struct Buffers {
     int32_t *row_offsets, *tile_offsets, *expert_ids, *counters;
-    int8_t* unpacked;
+    char* prepared_x;
     int32_t* row_sums;
 };
 
@@ -72,6 +72,10 @@ class Operation {
 
   private:
     bool is_int4() const { return kind_ == ProductKind::kInt4; }
+    // 16-bit rows against int8 rows of K, see launch_order_pairs().
+    bool is_reordered() const {
+        return kind_ == ProductKind::kAntiquant && weight_.ndim() == 3 && weight_.stride(2) != 1;
+    }
     int64_t rows() const { return x_.size(0); }
     int64_t k() const { return is_int4() ? 8 * x_.size(1) : x_.size(1); }
     int64_t n() const { return y_.size(1); }
@@ -84,16 +88,20 @@ class Operation {
         b.tile_offsets = scratch.take<int32_t>(num_groups() + 1);
         b.expert_ids = scratch.take<int32_t>(num_groups());
         b.counters = scratch.take<int32_t>(1);
-        b.unpacked = scratch.take<int8_t>(is_int4() ? rows() * k() : 0);
+        b.prepared_x = scratch.take<char>(is_int4() ? rows() * k() : is_reordered() ? 2 * rows() * k() : 0);
         b.row_sums = scratch.take<int32_t>(call_.offset.has_value() ? rows() : 0);
         return b;
     }
 
     void prepare_x(const Buffers& b) const {
         if (is_int4()) {
-            check(launch_unpack_int4(data<const uint32_t>(x_), rows(), k(), x_.stride(0), b.unpacked,
-                                     device_.stream()),
+            check(launch_unpack_int4(data<const uint32_t>(x_), rows(), k(), x_.stride(0),
+                                     reinterpret_cast<int8_t*>(b.prepared_x), device_.stream()),
                   "the unpacking of x");
+        } else if (is_reordered()) {
+            check(launch_order_pairs(data<const void>(x_), rows(), k(), x_.stride(0) * element_bytes(x_),
+                                     b.prepared_x, device_.stream()),
+                  "the ordering of x");
         }
         if (call_.offset.has_value()) {
             check(launch_row_sums(data<const int8_t>(x_), rows(), k(), x_.stride(0), b.row_sums,
@@ -129,8 +137,9 @@ class Operation {
 
     ProductArgs product_args(const Buffers& b, int sms) const {
         ProductArgs args{};
-        args.x = is_int4() ? b.unpacked : data<const void>(x_);
-        args.x_pitch = is_int4() ? k() : x_.stride(0) * element_bytes(x_);
+        const bool prepared = is_int4() || is_reordered();
+        args.x = prepared ? b.prepared_x : data<const void>(x_);
+        args.x_pitch = is_int4() ? k() : (prepared ? k() : x_.stride(0)) * element_bytes(x_);
         args.rows = rows();
         args.k = k();
         args.n = n();

@@ -22,6 +22,19 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
+__global__ void __launch_bounds__(kThreads)
+    order_pairs(const uint4* x, int64_t rows, int64_t pieces, int64_t pitch, uint4* out) {
+    let_dependents_start();
+    wait_for_predecessors();
+    const int64_t step = int64_t{gridDim.x} * kThreads;
+    for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < rows * pieces; i += step) {
+        const uint4* piece = x + i / pieces * pitch + i % pieces * 2;
+        const uint4 a = piece[0], b = piece[1];
+        out[2 * i] = make_uint4(a.x, a.z, b.x, b.z);
+        out[2 * i + 1] = make_uint4(a.y, a.w, b.y, b.w);
+    }
+}
+
 // A warp for each row.
 __global__ void __launch_bounds__(kThreads)
     sum_rows(const int8_t* x, int64_t rows, int64_t k, int64_t pitch, int32_t* sums) {
@@ -35,14 +48,24 @@ __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x % 32 == 0) sums[row] = sum;
 }
 
+unsigned blocks_for(int64_t items) {
+    constexpr int64_t kMaxBlocks = 4096;
+    const int64_t blocks = (items + kThreads - 1) / kThreads;
+    return static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks);
+}
+
 }  // namespace
+
+cudaError_t launch_order_pairs(const void* x, int64_t rows, int64_t k, int64_t pitch_bytes, void* out,
+                               cudaStream_t stream) {
+    return launch(order_pairs, dim3(blocks_for(rows * k / 16)), dim3(kThreads), 0, stream, true,
+                  static_cast<const uint4*>(x), rows, k / 16, pitch_bytes / 16, static_cast<uint4*>(out));
+}
 
 cudaError_t launch_unpack_int4(const uint32_t* x, int64_t rows, int64_t k, int64_t pitch_words, int8_t* out,
                                cudaStream_t stream) {
-    constexpr int64_t kMaxBlocks = 4096;
-    const int64_t blocks = (rows * k / 8 + kThreads - 1) / kThreads;
-    return launch(unpack_int4, dim3(blocks < kMaxBlocks ? blocks : kMaxBlocks), dim3(kThreads), 0, stream,
-                  true, x, rows, k / 8, pitch_words, out);
+    return launch(unpack_int4, dim3(blocks_for(rows * k / 8)), dim3(kThreads), 0, stream, true, x, rows,
+                  k / 8, pitch_words, out);
 }
 
 cudaError_t launch_row_sums(const int8_t* x, int64_t rows, int64_t k, int64_t pitch, int32_t* sums,

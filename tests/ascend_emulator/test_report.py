@@ -55,6 +55,13 @@ def test_two_buffers_overlap_and_one_does_not(program: Path) -> None:
     assert report(program, "single")["seconds"] == pytest.approx(in_turns / CLOCK)
 
 
+def test_more_blocks_than_cores_run_one_after_another(program: Path) -> None:
+    wave = report(program, "double")["seconds"]  # of up to 48 blocks; here two vector cores run five
+    result = report(program, "waves")
+    expected = [wave, wave, 2 * wave, 2 * wave, 3 * wave]
+    assert [core["seconds"] for core in result["cores"]] == pytest.approx(expected)
+
+
 def test_counting_needs_no_data_and_counts_the_same(program: Path) -> None:
     counted, run_through = report(program, "counted"), report(program, "double")
     for key in ("bytes", "vector_repeats", "seconds", "cores"):

@@ -67,7 +67,7 @@ def test_every_candidate_fits_the_chip(entry: str) -> None:
     ("tile", "memory"),
     [
         (Tile(128, 256, 1024, 128), "L1"),
-        (Tile(128, 256, 512, 256), "L0A|L0B"),
+        (Tile(128, 256, 512, 512), "L0A|L0B"),
         (Tile(256, 256, 256, 64), "L0C"),
         (Tile(16, 512, 128, 32), "L0B|wider"),
         (Tile(8, 64, 64, 32), "fractals"),

@@ -4,8 +4,8 @@
 // pass through a ring in the workspace, from which the two vector cores of each cube core take them.
 #pragma once
 
+#include "moe_jit/ascend/cube/mainloop.h"
 #include "moe_jit/ascend/cube/store.h"
-#include "moe_jit/ascend/cube/tile_product.h"
 #include "moe_jit/ascend/ring.h"
 #include "moe_jit/ascend/vector/epilogue.h"
 
@@ -86,7 +86,7 @@ class DirectMatmul {
     __aicore__ inline bool is_storable() const { return tiling_.n % kFractal == 0; }
 
     __aicore__ inline void run_cube() {
-        TileProduct<Format> product(pipe_, tiling_);
+        Mainloop<Format> product(pipe_, tiling_);
         RequantTable table;
         if constexpr (kRequantises) table.init(pipe_, tiling_.base_n);
         const ActivationProducer<Format> activations(given_.x, tiling_.k);
@@ -95,30 +95,34 @@ class DirectMatmul {
         TileCursor tiles(given_.group_list, tiling_, cube_index(), static_cast<int32_t>(GetBlockNum()));
         Tile tile;
         while (tiles.next(tile)) {
-            LocalTensor<typename Format::Accumulator> sums =
-                product.run(activations, weights, tile, Depth{0, tiling_.k}, given_.bias);
-            store(tile, sums, table, ring);
-            product.release(sums);
+            product.begin(activations, weights, tile, Depth{0, tiling_.k}, given_.bias);
+            const Address slot = is_storable() ? nullptr : ring.acquire();
+            for (int32_t i = 0; i < product.num_parts(tile); ++i) {
+                LocalTensor<typename Format::Accumulator> sums = product.finish(weights, tile, i);
+                store(product.part(tile, i), tile, sums, table, slot);
+                product.release(sums);
+            }
+            if (!is_storable()) ring.publish();
         }
         if constexpr (kRequantises) table.finish();
         if (!is_storable()) ring.drain();
     }
 
+    // `part` of `tile`, to y or to its place in the tile's slot.
     template <class Accumulator>
-    __aicore__ inline void store(const Tile& tile, const LocalTensor<Accumulator>& sums, RequantTable& table,
-                                 ResultRing& ring) {
+    __aicore__ inline void store(const Tile& part, const Tile& tile, const LocalTensor<Accumulator>& sums,
+                                 RequantTable& table, Address slot) {
         LocalTensor<uint64_t> words;
         if constexpr (kRequantises) {
-            const int64_t first = static_cast<int64_t>(tile.expert) * tiling_.n + tile.column;
-            words = table.load(given_.scale, first, tile.columns);
+            const int64_t first = static_cast<int64_t>(part.expert) * tiling_.n + part.column;
+            words = table.load(given_.scale, first, part.columns);
         }
-        if (is_storable()) {
-            const int64_t first = static_cast<int64_t>(tile.row) * tiling_.n + tile.column;
-            store_sums<Out>(given_.y + first * static_cast<int64_t>(sizeof(Out)), sums, tile.rows,
-                            tile.columns, tiling_.n, words);
+        if (slot == nullptr) {
+            const int64_t first = static_cast<int64_t>(part.row) * tiling_.n + part.column;
+            store_sums(global<Out>(given_.y, first), sums, part.rows, part.columns, tiling_.n, words);
         } else {
-            store_sums<Out>(ring.acquire(), sums, tile.rows, tile.columns, tiling_.base_n, words);
-            ring.publish();
+            store_sums(global<Out>(slot, part.column - tile.column), sums, part.rows, part.columns,
+                       tiling_.base_n, words);
         }
         if constexpr (kRequantises) table.release();
     }
@@ -128,21 +132,33 @@ class DirectMatmul {
     TPipe& pipe_;
 };
 
+// Finishes a tile and passes its int32 sums on.
+template <class Format, class Weights>
+__aicore__ inline void store_to_ring(Mainloop<Format>& product, const Weights& weights, const Tile& tile,
+                                     ResultRing& ring, int32_t pitch) {
+    const Address slot = ring.acquire();
+    for (int32_t i = 0; i < product.num_parts(tile); ++i) {
+        LocalTensor<int32_t> sums = product.finish(weights, tile, i);
+        const Tile part = product.part(tile, i);
+        store_sums(global<int32_t>(slot, part.column - tile.column), sums, part.rows, part.columns, pitch,
+                   LocalTensor<uint64_t>());
+        product.release(sums);
+    }
+    ring.publish();
+}
+
 // The cube core's part of an int8 product whose sums (with an int32 bias, if any) go to the vector cores.
 __aicore__ inline void run_int8_cube(TPipe& pipe, const MatmulArguments& given, const MatmulTiling& tiling,
                                      Address bias) {
-    TileProduct<Int8> product(pipe, tiling);
+    Mainloop<Int8> product(pipe, tiling);
     const ActivationProducer<Int8> activations(given.x, tiling.k);
     WeightProducer<Int8> weights(given.weight, tiling);
     ResultRing ring = result_ring<int32_t>(given.workspace, tiling);
     TileCursor tiles(given.group_list, tiling, cube_index(), static_cast<int32_t>(GetBlockNum()));
     Tile tile;
     while (tiles.next(tile)) {
-        LocalTensor<int32_t> sums = product.run(activations, weights, tile, Depth{0, tiling.k}, bias);
-        store_sums<int32_t>(ring.acquire(), sums, tile.rows, tile.columns, tiling.base_n,
-                            LocalTensor<uint64_t>());
-        ring.publish();
-        product.release(sums);
+        product.begin(activations, weights, tile, Depth{0, tiling.k}, bias);
+        store_to_ring(product, weights, tile, ring, tiling.base_n);
     }
     ring.drain();
 }

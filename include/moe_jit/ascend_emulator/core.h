@@ -151,6 +151,7 @@ class Core {
     ScalarCache cache;
     Registers registers;
     Statistics statistics;
+    bool ended = false;
     AscendC::TPipe* tpipe = nullptr;
     Site left_at;             // where what `left_behind` names came from
     std::string left_behind;  // a problem found where nothing can be raised, in ~TPipe

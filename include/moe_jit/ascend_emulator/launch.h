@@ -59,11 +59,8 @@ class Launch {
         std::vector<Scheduler::Task> tasks;
         for (auto& core : machine.cores) {
             Core* self = core.get();
-            tasks.push_back({[self, &kernel] {
-                                 kernel();
-                                 EndOfKernel(*self).check_core();
-                             },
-                             [self] { current_core = self; }, [self] { return self->name(); }});
+            tasks.push_back({[self, &kernel] { run_core(*self, kernel); }, [self] { current_core = self; },
+                             [self] { return self->name(); }});
         }
         struct Leave {
             ~Leave() { current_core = nullptr; }
@@ -88,6 +85,16 @@ class Launch {
 
     void add(const void* data, uint64_t bytes, const std::string& name, Usage usage) {
         registered_.push_back({const_cast<void*>(data), bytes, name, usage});
+    }
+
+    static void run_core(Core& self, const std::function<void()>& kernel) {
+        if (const Core* before = self.machine.predecessor(self)) {
+            self.machine.scheduler.wait([before] { return before->ended; }, {}, "a free core");
+            for (PipeState& pipe : self.pipes) pipe.ready = before->statistics.finish;
+        }
+        kernel();
+        EndOfKernel(self).check_core();
+        self.ended = true;
     }
 
     static KernelType type_of(const std::function<void()>& kernel) {

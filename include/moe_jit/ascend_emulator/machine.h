@@ -49,6 +49,15 @@ struct Machine {
     Core& cube(int block) { return *cores[static_cast<size_t>(block)]; }
     Core& vector(int index) { return *cores[static_cast<size_t>(blocks * traits(type).cubes + index)]; }
 
+    // The core whose place on the chip this one takes when it has ended; null if there is a free place.
+    Core* predecessor(const Core& core) {
+        const KernelTraits& kernel = traits(type);
+        const bool cube = core.kind == CoreKind::Cube;
+        const int places = options.cores * (cube ? 1 : kernel.cubes ? kernel.vectors : 2);
+        if (core.index < places) return nullptr;
+        return cube ? &this->cube(core.index - places) : &vector(core.index - places);
+    }
+
     Options options;
     KernelType type;
     int blocks;

@@ -1,4 +1,4 @@
-// What some integer products need of their activations before the product itself.
+// What products with integer weights need of their activations before the product itself.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,5 +14,11 @@ cudaError_t launch_unpack_int4(const uint32_t* x, int64_t rows, int64_t k, int64
 // The sum of each int8 row.
 cudaError_t launch_row_sums(const int8_t* x, int64_t rows, int64_t k, int64_t pitch, int32_t* sums,
                             cudaStream_t stream);
+
+// 16-bit rows of k elements, a multiple of 16, whose pairs 0, 1, ..., 7 of every sixteen elements become 0,
+// 2, 4, 6, 1, 3, 5, 7: a thread of the tensor core then multiplies four neighbouring k. Rows are 16-byte
+// aligned.
+cudaError_t launch_order_pairs(const void* x, int64_t rows, int64_t k, int64_t pitch_bytes, void* out,
+                               cudaStream_t stream);
 
 }  // namespace moe_jit::cuda

@@ -22,6 +22,7 @@ _STAGE_DEPTH = 256
 # Elements of k whose sums stay below 2**22, see format_int8_int4.cuh.
 _LONGEST_SEGMENT = {Kind.INT8_INT4: 256, Kind.INT4: 4096}
 _INT8_BLOCK = 128  # elements of k
+_K_ORDER = 16  # elements of k that launch_order_pairs() orders at a time
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
 _TILES = (16, 64, 160)
@@ -146,7 +147,9 @@ def _float(r: Request, p: Parameters) -> TensorCoreProduct | None:
 
 
 def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
-    if r.weight.transposed or p.antiquant_scale is None:
+    if p.antiquant_scale is None:
+        return None
+    if r.weight.transposed and (r.weight.packed or r.weight.blocked or r.weight.k[0] % _K_ORDER):
         return None
     groups = k_groups(r, p.antiquant_scale)
     length = r.weight.k[0] // groups
@@ -156,7 +159,7 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     bits = "Int4" if r.weight.packed else "Int8"
     form = "Single" if groups == 1 else f"Groups{length}" if length in _SHORT_GROUPS else "Groups"
     form += "" if p.antiquant_offset is None else "Offset"
-    name = f"{_layout(r)}{bits}<{element}>::{form}"
+    name = f"{'RowsOf' if r.weight.transposed else _layout(r)}{bits}<{element}>::{form}"
     return TensorCoreProduct(name, f"FloatOutput<{element}>", _TILES)
 
 

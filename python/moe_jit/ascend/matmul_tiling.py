@@ -101,16 +101,26 @@ _OPERANDS = {
 }
 
 
+def _part_width(m: int, n: int) -> int:
+    """Columns of the sums of which L0C holds two."""
+    return n if 2 * m * n * 4 <= CHIP.l0c else n // 2
+
+
 def check_tile(tile: Tile, operands: Operands) -> None:
     """Raise ValueError for a tile that no core holds, or that is not made of whole fractals."""
     m, n = tile.base_m * operands.pieces, tile.base_n
     bits, square = operands.bits, operands.square
-    if tile.base_m % _FRACTAL or n % max(square, 32) or tile.l0_k % square or tile.l1_k % tile.l0_k:
+    if (
+        tile.base_m % _FRACTAL
+        or _part_width(m, n) % max(square, 32)
+        or tile.l0_k % square
+        or tile.l1_k % tile.l0_k
+    ):
         raise ValueError(f"tile {tile} is not made of whole fractals")
     uses = {
         "L0A": (2 * m * tile.l0_k * bits // 8, CHIP.l0a),
-        "L0B": (2 * n * tile.l0_k * bits // 8, CHIP.l0b),
-        "L0C": (m * n * 4, CHIP.l0c),
+        "L0B": (2 * _part_width(m, n) * tile.l0_k * bits // 8, CHIP.l0b),
+        "L0C": (2 * m * _part_width(m, n) * 4, CHIP.l0c),
         "L1": (2 * (m + n) * tile.l1_k * bits // 8 + n * _TABLE_BYTES, CHIP.l1),
     }
     for memory, (used, size) in uses.items():
@@ -124,7 +134,7 @@ def _deepest(base_m: int, base_n: int, k: int, operands: Operands) -> Tile:
     m, square, bits = base_m * operands.pieces, operands.square, operands.bits
     whole_k = round_up(k, square)
     l0_bytes = min(CHIP.l0a, CHIP.l0b) // 2
-    l0_k = min(l0_bytes * 8 // bits // max(m, base_n) // square * square, whole_k, 1024)
+    l0_k = min(l0_bytes * 8 // bits // max(m, _part_width(m, base_n)) // square * square, whole_k, 1024)
     l1_bytes = (CHIP.l1 - base_n * _TABLE_BYTES) // 2
     l1_k = min(l1_bytes * 8 // bits // (m + base_n), 4096) // l0_k * l0_k
     return Tile(base_m, base_n, min(l1_k, round_up(k, l0_k)), l0_k)
@@ -152,14 +162,12 @@ _LINE = 128  # bytes in which global memory is read: a row of a narrow weight ti
 
 
 def _cycles(tile: Tile, k: int, segments: int, operands: Operands) -> float:
-    """Of one output tile: the longer of multiplying and loading. A result that fits L0C twice is stored
-    meanwhile, another one in between."""
+    """Of one output tile: multiplying, loading or storing, which go on at once."""
     m, n = tile.base_m * operands.pieces, tile.base_n
     multiply = m / _FRACTAL * n / _FRACTAL * k * operands.bits / 256
     load = k * (m * operands.bits / 8 + round_up(n * operands.bits // 8, _LINE)) / _L2_BYTES
     store = segments * m * n * operands.ring_bytes / _STORE_BYTES
-    is_buffered = 2 * m * n * 4 <= CHIP.l0c
-    return max(multiply, load, store) if is_buffered else max(multiply, load) + store
+    return max(multiply, load, store)
 
 
 def choose_tile(

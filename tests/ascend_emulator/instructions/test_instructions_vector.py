@@ -272,6 +272,15 @@ def test_mask_set_before(driver: Driver, rng: np.random.Generator, counter: bool
     assert np.array_equal(got, np.where(on, a * b, np.float32(0)))
 
 
+@pytest.mark.parametrize(("counter", "low"), [(True, 130), (True, 3), (False, 0xF00F)])
+def test_mask_set_before_a_count(driver: Driver, counter: bool, low: int):
+    image = np.zeros(UB, np.uint8)
+    driver("AddsWithSetMask", counter, low, 0, 4096, UB=image)
+    got = image[:1024].view(np.float32)
+    want = np.arange(256) < low if counter else [lane < 64 and low >> lane & 1 for lane in range(256)]
+    assert np.array_equal(got, np.array(want, np.float32))
+
+
 def test_a_count_leaves_a_full_mask(driver: Driver):
     image = np.zeros(UB, np.uint8)
     driver("MaskAfterCount", 0, 4096, UB=image)

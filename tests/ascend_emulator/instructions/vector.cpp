@@ -146,6 +146,22 @@ INSTRUCTION(MulWithSetMask) {
     ResetMask();
 }
 
+// The same with a call that takes a count, which then has no effect: what the mask says, once in normal mode.
+INSTRUCTION(AddsWithSetMask) {
+    const bool counter = p.next() != 0;
+    const auto low = p.as<uint64_t>();
+    const auto d = ub<float>(p.next()), a = ub<float>(p.next());
+    if (counter) {
+        SetMaskCount();
+        SetVectorMask<float, MaskMode::COUNTER>(static_cast<int32_t>(low));
+    } else {
+        SetVectorMask<float>(0, low);
+    }
+    AscendC::Adds<float, false>(d, a, 1.0f, 1);
+    SetMaskNorm();
+    ResetMask();
+}
+
 // A count form leaves normal mode and a full mask behind: the second call works on whole repeats.
 INSTRUCTION(MaskAfterCount) {
     const auto d = ub<float>(p.next()), a = ub<float>(p.next());

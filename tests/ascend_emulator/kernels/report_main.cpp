@@ -39,8 +39,9 @@ void stream(GM_ADDR x, GM_ADDR y, uint32_t tiles, uint8_t buffers) {
     }
 }
 
-em::Report run_stream(bool count_only, int blocks, uint32_t tiles, uint8_t buffers) {
+em::Report run_stream(bool count_only, int blocks, uint32_t tiles, uint8_t buffers, int cores = 24) {
     em::Options options;
+    options.cores = cores;
     options.count_only = count_only;
     em::Launch launch(options);
     const uint64_t bytes = uint64_t(blocks) * tiles * kTile * 4;
@@ -161,6 +162,7 @@ int main(int, char** arguments) {
         if (scenario == "single") report = run_stream(false, 4, 16, 1);
         if (scenario == "counted") report = run_stream(true, 4, 16, 2);
         if (scenario == "large") report = run_stream(true, 48, 16384, 2);
+        if (scenario == "waves") report = run_stream(false, 5, 16, 2, 1);
         if (scenario == "handover") report = run_handover();
         if (scenario == "no_event") report = run_without_barriers(false);
         if (scenario == "no_barrier") report = run_without_barriers(true);

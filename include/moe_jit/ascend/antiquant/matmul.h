@@ -70,30 +70,34 @@ class AntiquantMatmul {
     }
 
     __aicore__ inline void run_cube() {
-        TileProduct<Float16<T>> product(pipe_, tiling_);
+        Mainloop<Float16<T>> product(pipe_, tiling_);
         const ActivationProducer<Float16<T>> activations(given_.x, tiling_.k);
         ConvertedWeights<T> weights(weight_ring(), tiling_);
         ResultRing ring = results();
         TileCursor cursor = tiles();
         Tile tile;
         while (cursor.next(tile)) {
-            LocalTensor<float> sums =
-                product.run(activations, weights, tile, Depth{0, tiling_.k}, given_.bias);
-            store(tile, sums, ring);
-            product.release(sums);
+            product.begin(activations, weights, tile, Depth{0, tiling_.k}, given_.bias);
+            const Address slot = is_storable() ? nullptr : ring.acquire();
+            for (int32_t i = 0; i < product.num_parts(tile); ++i) {
+                LocalTensor<float> sums = product.finish(weights, tile, i);
+                store(product.part(tile, i), tile, sums, slot);
+                product.release(sums);
+            }
+            if (!is_storable()) ring.publish();
         }
         if (!is_storable()) ring.drain();
     }
 
-    __aicore__ inline void store(const Tile& tile, const LocalTensor<float>& sums, ResultRing& ring) {
+    __aicore__ inline void store(const Tile& part, const Tile& tile, const LocalTensor<float>& sums,
+                                 Address slot) {
         const LocalTensor<uint64_t> none;
-        if (is_storable()) {
-            const int64_t first = static_cast<int64_t>(tile.row) * tiling_.n + tile.column;
-            store_sums<T>(given_.y + first * static_cast<int64_t>(sizeof(T)), sums, tile.rows, tile.columns,
-                          tiling_.n, none);
+        if (slot == nullptr) {
+            const int64_t first = static_cast<int64_t>(part.row) * tiling_.n + part.column;
+            store_sums(global<T>(given_.y, first), sums, part.rows, part.columns, tiling_.n, none);
         } else {
-            store_sums<T>(ring.acquire(), sums, tile.rows, tile.columns, tiling_.base_n, none);
-            ring.publish();
+            store_sums(global<T>(slot, part.column - tile.column), sums, part.rows, part.columns,
+                       tiling_.base_n, none);
         }
     }
 

@@ -20,43 +20,50 @@ __aicore__ inline void load_activations(const LocalTensor<typename Format::Carri
     }
 }
 
+// Columns [first, first + count) of `all` that a weight tile in L1 has, all multiples of what a load moves.
+struct ColumnRange {
+    int32_t first, count, all;
+};
+
 // L1 [k / c0][columns][c0] to L0B: the fractals have the same order.
 template <class Format>
 __aicore__ inline void load_transposed_weights(const LocalTensor<typename Format::Carrier>& l0b,
                                                const LocalTensor<typename Format::Carrier>& l1,
-                                               int32_t columns, int32_t k, int32_t depth) {
+                                               const ColumnRange& columns, int32_t k, int32_t depth) {
     constexpr int32_t kSize = kFractalCarriers<Format>;
-    const int32_t column_fractals = columns / kFractal, steps = ceil_div(depth, Format::kBlock);
+    const int32_t fractals = columns.count / kFractal, steps = ceil_div(depth, Format::kBlock);
     LoadData2DParams load;
-    load.repeatTimes = static_cast<uint8_t>(column_fractals);
+    load.repeatTimes = static_cast<uint8_t>(fractals);
     load.srcStride = 1;
     for (int32_t i = 0; i < steps; ++i) {
-        const int32_t source = (k / Format::kBlock + i) * column_fractals;
-        LoadData(l0b[i * column_fractals * kSize], l1[source * kSize], load);
+        const int32_t source = (k / Format::kBlock + i) * (columns.all / kFractal) + columns.first / kFractal;
+        LoadData(l0b[i * fractals * kSize], l1[source * kSize], load);
     }
 }
 
 // L1 [columns / c0][tile_depth][c0] to L0B: squares are transposed one by one.
 template <class Format>
 __aicore__ inline void load_weights(const LocalTensor<typename Format::Carrier>& l0b,
-                                    const LocalTensor<typename Format::Carrier>& l1, int32_t columns,
-                                    int32_t k, int32_t depth, int32_t tile_depth) {
+                                    const LocalTensor<typename Format::Carrier>& l1,
+                                    const ColumnRange& columns, int32_t k, int32_t depth,
+                                    int32_t tile_depth) {
     constexpr int32_t kFractals = Format::kSquare / kFractal;
     constexpr int32_t kSize = kFractals * kFractalCarriers<Format>;
-    const int32_t squares = columns / Format::kSquare, steps = ceil_div(depth, Format::kSquare);
+    const int32_t squares = columns.count / Format::kSquare, steps = ceil_div(depth, Format::kSquare);
+    const int32_t stride = tile_depth / Format::kSquare;
     for (int32_t i = 0; i < steps; ++i) {
         const auto target = l0b[i * squares * kSize];
-        const auto source = l1[(k / Format::kSquare + i) * kSize];
+        const auto source = l1[(columns.first / Format::kSquare * stride + k / Format::kSquare + i) * kSize];
         if constexpr (kFractals == 1) {
             LoadData2DParams load;
             load.repeatTimes = static_cast<uint8_t>(squares);
-            load.srcStride = static_cast<uint16_t>(tile_depth / Format::kSquare);
+            load.srcStride = static_cast<uint16_t>(stride);
             load.ifTranspose = true;
             LoadData(target, source, load);
         } else {
             LoadData2dTransposeParams load;
             load.repeatTimes = static_cast<uint8_t>(squares);
-            load.srcStride = static_cast<uint16_t>(tile_depth / Format::kSquare);
+            load.srcStride = static_cast<uint16_t>(stride);
             load.dstGap = kFractals - 1;
             load.dstFracGap = 0;
             using Operand = typename Format::Operand;

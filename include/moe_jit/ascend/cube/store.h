@@ -31,8 +31,9 @@ struct Conversion<int8_t> {
 // Writes rows of `columns` (rounded up to whole fractals) elements, `pitch` apart. int8_t: `parameters` has a
 // word for each column, in L1.
 template <class Out, class Accumulator>
-__aicore__ inline void store_sums(Address target, const LocalTensor<Accumulator>& sums, int32_t rows,
-                                  int32_t columns, int32_t pitch, const LocalTensor<uint64_t>& parameters) {
+__aicore__ inline void store_sums(const GlobalTensor<Out>& target, const LocalTensor<Accumulator>& sums,
+                                  int32_t rows, int32_t columns, int32_t pitch,
+                                  const LocalTensor<uint64_t>& parameters) {
     FixpipeParamsV220 move;
     move.nSize = static_cast<uint16_t>(round_up(columns, kFractal));
     move.mSize = static_cast<uint16_t>(rows);
@@ -41,9 +42,9 @@ __aicore__ inline void store_sums(Address target, const LocalTensor<Accumulator>
     move.quantPre = Conversion<Out>::kMode;
     move.ndNum = 1;
     if constexpr (Conversion<Out>::kMode == QuantMode_t::VREQ8) {
-        Fixpipe<Out, Accumulator, CFG_ROW_MAJOR>(global<Out>(target), sums, parameters, move);
+        Fixpipe<Out, Accumulator, CFG_ROW_MAJOR>(target, sums, parameters, move);
     } else {
-        Fixpipe<Out, Accumulator, CFG_ROW_MAJOR>(global<Out>(target), sums, move);
+        Fixpipe<Out, Accumulator, CFG_ROW_MAJOR>(target, sums, move);
     }
 }
 

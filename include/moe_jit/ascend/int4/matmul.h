@@ -53,7 +53,7 @@ __aicore__ inline void run_int4_cube(TPipe& pipe, const MatmulTiling& tiling, Ad
                                      Address group_list, const Int4Workspace& workspace) {
     MatmulTiling pieces = tiling;
     pieces.base_m *= tiling.pieces;
-    TileProduct<Int4> product(pipe, pieces);
+    Mainloop<Int4> product(pipe, pieces);
     const ActivationProducer<Int4> activations(tiling.pieces == 1 ? x : workspace.split, tiling.k);
     WeightProducer<Int4> weights(weight, tiling);
     ResultRing ring = int4_ring(workspace, tiling);
@@ -65,11 +65,8 @@ __aicore__ inline void run_int4_cube(TPipe& pipe, const MatmulTiling& tiling, Ad
         tile.rows *= tiling.pieces;
         for (int32_t segment = 0; segment < tiling.segments; ++segment) {
             const Depth depth{segment * length, (segment + 1) * length};
-            LocalTensor<int32_t> sums = product.run(activations, weights, tile, depth, nullptr);
-            store_sums<int32_t>(ring.acquire(), sums, tile.rows, tile.columns, tiling.base_n,
-                                LocalTensor<uint64_t>());
-            ring.publish();
-            product.release(sums);
+            product.begin(activations, weights, tile, depth, nullptr);
+            store_to_ring(product, weights, tile, ring, tiling.base_n);
         }
     }
     ring.drain();

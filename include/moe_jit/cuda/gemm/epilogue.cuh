@@ -36,100 +36,45 @@ struct TileScales {
     float gate = 0.f;
 };
 
-// Where a unit's features go: out[token row * pitch + feature], features [begin, end) of the whole tensor.
+// Rows of out[token row, features] that end at feature `end`.
 template <class Element>
-struct FeatureSpan {
+struct FeatureRows {
     Element* out;
-    int begin;
     int end;
+
+    __device__ __forceinline__ void store(const EpilogueContext& ctx, int token, int feature,
+                                          uint4 value) const {
+        if (token >= ctx.info.tokens || feature >= end) return;
+        *reinterpret_cast<uint4*>(out + static_cast<int64_t>(ctx.info.token_begin + token) * end + feature) =
+            value;
+    }
 };
 
-template <class Element>
-struct StagedRow {
-    static constexpr int kVector = 16 / sizeof(Element);
-    static constexpr int kPitch(int features) { return features + kVector; }
-};
-
-// Transposes through shared memory so that every token row is written in 16-byte pieces. stage(staging, j)
-// writes columns [8j, 8j + 8 * kGroups) to kGroups * 8 staged rows.
-template <int kTokens, int kFeatures, class Element, class Stage>
-__device__ __forceinline__ void store_token_rows(const EpilogueContext& ctx, const FeatureSpan<Element>& span,
-                                                 Stage stage) {
-    constexpr int kPitch = StagedRow<Element>::kPitch(kFeatures);
-    constexpr int kVector = StagedRow<Element>::kVector;
-    constexpr int kVectors = kFeatures / kVector;
-    static_assert(kPitch * sizeof(Element) <= kStagedRowBytes, "staging row too long");
-    Element* staging = reinterpret_cast<Element*>(ctx.staging);
-#pragma unroll
-    for (int first = 0; first < kTokens; first += kStagedTokens) {
-        constexpr int kChunk = kTokens < kStagedTokens ? kTokens : kStagedTokens;
-        if (first >= ctx.info.tokens) break;
-        stage(staging, first / 8);
-        ctx.sync();
-#pragma unroll
-        for (int i = ctx.thread; i < kChunk * kVectors; i += kWarpgroupThreads) {
-            const int token = i / kVectors;
-            const int offset = i % kVectors * kVector;
-            if (first + token < ctx.info.tokens && span.begin + offset < span.end) {
-                const int64_t row = ctx.info.token_begin + first + token;
-                *reinterpret_cast<uint4*>(span.out + row * span.end + span.begin + offset) =
-                    *reinterpret_cast<const uint4*>(staging + token * kPitch + offset);
-            }
-        }
-        ctx.sync();
-    }
-}
-
-// Columns per call of `stage`, in groups of 8.
-template <int kTokens>
-constexpr int kStagedGroups = (kTokens < kStagedTokens ? kTokens : kStagedTokens) / 8;
-
-// Stages single elements: value(j, h, p) is the element of feature[h] and column 8j + column() + p.
-template <int kTokens, int kPitch, int kHeld, class Element, class Value>
-__device__ __forceinline__ void stage_elements(const EpilogueContext& ctx, Element* staging, int first_group,
-                                               const int (&feature)[kHeld], Value value) {
-#pragma unroll
-    for (int j = 0; j < kStagedGroups<kTokens>; ++j) {
-        if (first_group + j >= kTokens / 8) break;
-#pragma unroll
-        for (int h = 0; h < kHeld; ++h) {
-#pragma unroll
-            for (int p = 0; p < 2; ++p) {
-                staging[(8 * j + ctx.column() + p) * kPitch + feature[h]] = value(first_group + j, h, p);
-            }
-        }
-    }
-}
-
-// Stages 16-bit elements with transposing matrix stores: value(j, h) packs columns 8j + column() + {0, 1} of
-// row row() + 8h. Features are rows.
-template <int kTokens, int kPitch, class Value>
-__device__ __forceinline__ void stage_matrices(const EpilogueContext& ctx, uint16_t* staging, int first_group,
-                                               Value value) {
-    const int lane = ctx.thread % 32;
-    // Lanes 8m .. 8m + 7 hold the row addresses of matrix m = 2 * (group) + h.
-    uint16_t* row = staging + (lane / 16 * 8 + lane % 8) * kPitch + ctx.warp() * 16 + lane / 8 % 2 * 8;
-    static_assert(kTokens == 8 || kTokens % 16 == 0, "groups are stored in pairs");
-    if constexpr (kStagedGroups<kTokens> == 1) {
-        row = staging + lane % 8 * kPitch + ctx.warp() * 16 + lane / 8 % 2 * 8;
-        cute::SM90_U16x4_STSM_T::copy(value(first_group, 0), value(first_group, 1),
-                                      *reinterpret_cast<cute::uint128_t*>(row));
+// Stores kCount 8 x 8 matrices of 16-bit elements transposed; lanes 8m .. 8m + 7 hold the addresses of the
+// stored rows of matrix m.
+template <int kCount>
+__device__ __forceinline__ void store_transposed(const uint32_t (&matrix)[kCount], void* row) {
+    auto& address = *reinterpret_cast<cute::uint128_t*>(row);
+    if constexpr (kCount == 1) {
+        cute::SM90_U16x2_STSM_T::copy(matrix[0], address);
+    } else if constexpr (kCount == 2) {
+        cute::SM90_U16x4_STSM_T::copy(matrix[0], matrix[1], address);
     } else {
-#pragma unroll
-        for (int j = 0; j < kStagedGroups<kTokens>; j += 2) {
-            if (first_group + j >= kTokens / 8) break;
-            cute::SM90_U16x8_STSM_T::copy(value(first_group + j, 0), value(first_group + j, 1),
-                                          value(first_group + j + 1, 0), value(first_group + j + 1, 1),
-                                          *reinterpret_cast<cute::uint128_t*>(row + 8 * j * kPitch));
-        }
+        static_assert(kCount == 4, "a matrix store moves 1, 2 or 4");
+        cute::SM90_U16x8_STSM_T::copy(matrix[0], matrix[1], matrix[2], matrix[3], address);
     }
 }
 
 // GEMM1: activation and saturating e4m3 requantisation; out is [rows, features] e4m3.
+//
+// A matrix store moves 16-bit elements: here the bytes of one feature for two neighbouring tokens. A staged
+// row therefore interleaves a pair of tokens, which are told apart when it is read.
 template <class Activation>
 struct ActivationQuantize {
     static constexpr bool kGated = Activation::kGated;
     static constexpr int kFeatures = kGated ? 32 : 64;  // per unit
+    static constexpr int kHeld = kGated ? 1 : 2;        // features of a thread and unit
+    static constexpr int kVector = 16;                  // features per store
 
     struct Params {
         const float* linear_scale;    // [experts]
@@ -148,6 +93,16 @@ struct ActivationQuantize {
         return {params.linear_scale[ctx.info.expert], params.gate_scale[ctx.info.expert]};
     }
 
+    // Two buffers in turn: one barrier per chunk of tokens.
+    template <int kUnits>
+    struct Staging {
+        static constexpr int kRowFeatures = kUnits * kFeatures;
+        static constexpr int kPitch = 2 * kRowFeatures + 16;
+        static constexpr int kTokens = kMaxStagingBytes / 2 / kPitch >= 16 ? 32 : 16;
+        static constexpr int kBytes = kTokens / 2 * kPitch;
+        static_assert(2 * kBytes <= kMaxStagingBytes, "staging");
+    };
+
     template <int kTokens>
     __device__ __forceinline__ static void weigh_rows(const Params& params, const EpilogueContext& ctx,
                                                       float (&acc)[kTokens / 2]) {
@@ -165,51 +120,99 @@ struct ActivationQuantize {
         }
     }
 
+    // The pair of tokens 8j + column() + {0, 1} of held feature h.
+    template <int kAccums>
+    __device__ __forceinline__ static uint32_t pair(const Params& params, const TileScales& scales,
+                                                    const float (&acc)[kAccums], int j, int h) {
+        float value[2];
+#pragma unroll
+        for (int p = 0; p < 2; ++p) {
+            const float first = acc[4 * j + 2 * h + p];
+            const float second = kGated ? acc[4 * j + 2 + p] : first;
+            const float linear = params.gate_first ? second : first;
+            const float gate = params.gate_first ? first : second;
+            value[p] = Activation::apply(linear, gate, scales.linear, scales.gate);
+        }
+        return floats_to_e4m3x2(value[0], value[1]);
+    }
+
+    // Stages groups j and j + 1 of 8 tokens; pairs are numbered within the buffer.
+    template <int kTokens, int kUnits>
+    __device__ __forceinline__ static void stage(const Params& params, const EpilogueContext& ctx,
+                                                 const TileScales& scales,
+                                                 const float (&acc)[kUnits][kTokens / 2], uint8_t* buffer,
+                                                 int first_pair, int j) {
+        constexpr int kMatrices = kUnits * kHeld;
+        constexpr int kLastGroup = kTokens / 8 - 1;
+        uint32_t matrix[kMatrices];
+#pragma unroll
+        for (int m = 0; m < kMatrices; ++m) {
+            const auto& unit = acc[m / kHeld];
+            matrix[m] = pair(params, scales, unit, j, m % kHeld) |
+                        pair(params, scales, unit, min(j + 1, kLastGroup), m % kHeld) << 16;
+        }
+        // Columns of a matrix alternate between the two groups.
+        const int lane = ctx.thread % 32;
+        const int row = first_pair + lane % 2 * 4 + lane % 8 / 2;
+        const int m = lane / 8 % kMatrices;
+        const int feature = m / kHeld * kFeatures + ctx.warp() * 8 * kHeld + m % kHeld * 8;
+        store_transposed(matrix, buffer + row * Staging<kUnits>::kPitch + 2 * feature);
+    }
+
+    // Bytes `t` of 16 features' pairs, in the order of memory: e and o hold 8 features each.
+    __device__ __forceinline__ static uint4 unpair(const uint4& e, const uint4& o, int t, bool shuffled) {
+        const uint32_t apart = t ? 0x7531 : 0x6420, alternating = t ? 0x7351 : 0x6240;
+        if (shuffled && kGated) {
+            return {__byte_perm(e.x, o.x, alternating), __byte_perm(e.y, o.y, alternating),
+                    __byte_perm(e.z, o.z, alternating), __byte_perm(e.w, o.w, alternating)};
+        }
+        return {__byte_perm(e.x, e.y, apart), __byte_perm(e.z, e.w, apart), __byte_perm(o.x, o.y, apart),
+                __byte_perm(o.z, o.w, apart)};
+    }
+
     template <int kTokens, int kUnits>
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const TileScales& scales,
                                                  float (&acc)[kUnits][kTokens / 2]) {
+        using Buffer = Staging<kUnits>;
+        constexpr int kVectors = Buffer::kRowFeatures / kVector;
+        constexpr int kChunk = kTokens < Buffer::kTokens ? kTokens : Buffer::kTokens;
+        const FeatureRows<uint8_t> rows{params.out, params.features};
+        if (params.row_weights) {
 #pragma unroll
-        for (int u = 0; u < kUnits; ++u) store_unit<kTokens>(params, ctx, ctx.unit + u, scales, acc[u]);
-    }
-
-    template <int kTokens>
-    __device__ __forceinline__ static void store_unit(const Params& params, const EpilogueContext& ctx,
-                                                      int unit, const TileScales& scales,
-                                                      float (&acc)[kTokens / 2]) {
-        if (params.row_weights) weigh_rows<kTokens>(params, ctx, acc);
-        const FeatureSpan<uint8_t> span{params.out, unit * kFeatures, params.features};
-        constexpr int kPitch = StagedRow<uint8_t>::kPitch(kFeatures);
-        if constexpr (kGated) {
-            // Both layouts keep linear and gate of one feature 8 rows apart; they number the features
-            // differently.
-            const int feature[1] = {params.shuffled ? ctx.warp() / 2 * 16 + ctx.row() * 2 + ctx.warp() % 2
-                                                    : ctx.warp() * 8 + ctx.row()};
-            const auto value = [&](int j, int, int p) {
-                const float first = acc[4 * j + p], second = acc[4 * j + 2 + p];
-                const float linear = params.gate_first ? second : first;
-                const float gate = params.gate_first ? first : second;
-                return float_to_e4m3(Activation::apply(linear, gate, scales.linear, scales.gate));
-            };
-            store_token_rows<kTokens, kFeatures>(ctx, span, [&](uint8_t* staging, int group) {
-                stage_elements<kTokens, kPitch>(ctx, staging, group, feature, value);
-            });
-        } else {
-            const int feature[2] = {ctx.warp() * 16 + ctx.row(), ctx.warp() * 16 + ctx.row() + 8};
-            const auto value = [&](int j, int h, int p) {
-                const float sum = acc[4 * j + 2 * h + p];
-                return float_to_e4m3(Activation::apply(sum, sum, scales.linear, scales.gate));
-            };
-            store_token_rows<kTokens, kFeatures>(ctx, span, [&](uint8_t* staging, int group) {
-                stage_elements<kTokens, kPitch>(ctx, staging, group, feature, value);
-            });
+            for (int u = 0; u < kUnits; ++u) weigh_rows<kTokens>(params, ctx, acc[u]);
         }
+#pragma unroll
+        for (int first = 0; first < kTokens; first += Buffer::kTokens) {
+            if (first >= ctx.info.tokens) break;
+            uint8_t* buffer = ctx.staging + first / Buffer::kTokens % 2 * Buffer::kBytes;
+#pragma unroll
+            for (int token = 0; token < kChunk && first + token < kTokens; token += 16) {
+                stage<kTokens>(params, ctx, scales, acc, buffer, token / 2, (first + token) / 8);
+            }
+            ctx.sync();
+#pragma unroll
+            for (int i = ctx.thread; i < kChunk * kVectors; i += kWarpgroupThreads) {
+                const int token = i / kVectors, vector = i % kVectors;
+                const auto* staged =
+                    reinterpret_cast<const uint4*>(buffer + token / 2 * Buffer::kPitch) + 2 * vector;
+                rows.store(ctx, first + token, ctx.unit * kFeatures + vector * kVector,
+                           unpair(staged[0], staged[1], token % 2, params.shuffled));
+            }
+        }
+        ctx.sync();
     }
 };
 
 // GEMM2: one scale per expert, rounded to bf16; out is [rows, features] bf16.
+//
+// A warp transposes its own 16 features, one 32-byte sector of every token row.
 struct ScaledRows {
     static constexpr int kFeatures = 64;
+    static constexpr int kStepTokens = 16;
+    static constexpr int kRowBytes = 32;
+    static constexpr int kBufferBytes = kStepTokens * kRowBytes;
+    static_assert(4 * 2 * kBufferBytes <= kMaxStagingBytes, "staging");
 
     struct Params {
         const float* scale;  // [experts]
@@ -223,26 +226,44 @@ struct ScaledRows {
         return {params.scale[ctx.info.expert], 0.f};
     }
 
+    // Place of half a staged row; neighbouring rows swap their halves against bank conflicts.
+    __device__ __forceinline__ static uint4* place(uint8_t* buffer, int token, int half) {
+        return reinterpret_cast<uint4*>(buffer + token * kRowBytes) + (half ^ (token >> 2 & 1));
+    }
+
+    template <int kTokens>
+    __device__ __forceinline__ static void stage(uint8_t* buffer, int lane, float scale,
+                                                 const float (&acc)[kTokens / 2], int j) {
+        constexpr int kLastGroup = kTokens / 8 - 1;
+        uint32_t matrix[4];
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+            const float* pair = acc + 4 * min(j + m / 2, kLastGroup) + 2 * (m % 2);
+            matrix[m] = floats_to_bf16x2(scale * pair[0], scale * pair[1]);
+        }
+        store_transposed(matrix, place(buffer, lane / 16 * 8 + lane % 8, lane / 8 % 2));
+    }
+
     template <int kTokens, int kUnits>
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const TileScales& scales,
                                                  float (&acc)[kUnits][kTokens / 2]) {
+        const FeatureRows<uint16_t> rows{params.out, params.features};
+        const int lane = ctx.thread % 32;
+        uint8_t* buffers = ctx.staging + ctx.warp() * 2 * kBufferBytes;
 #pragma unroll
-        for (int u = 0; u < kUnits; ++u) store_unit<kTokens>(params, ctx, ctx.unit + u, scales, acc[u]);
-    }
-
-    template <int kTokens>
-    __device__ __forceinline__ static void store_unit(const Params& params, const EpilogueContext& ctx,
-                                                      int unit, const TileScales& scales,
-                                                      float (&acc)[kTokens / 2]) {
-        const FeatureSpan<uint16_t> span{params.out, unit * kFeatures, params.features};
-        const auto value = [&](int j, int h) {
-            const float* pair = acc + 4 * j + 2 * h;
-            return floats_to_bf16x2(scales.linear * pair[0], scales.linear * pair[1]);
-        };
-        store_token_rows<kTokens, kFeatures>(ctx, span, [&](uint16_t* staging, int group) {
-            stage_matrices<kTokens, StagedRow<uint16_t>::kPitch(kFeatures)>(ctx, staging, group, value);
-        });
+        for (int first = 0; first < kTokens; first += kStepTokens) {
+            if (first >= ctx.info.tokens) break;
+#pragma unroll
+            for (int u = 0; u < kUnits; ++u) {
+                uint8_t* buffer = buffers + (first / kStepTokens * kUnits + u) % 2 * kBufferBytes;
+                stage<kTokens>(buffer, lane, scales.linear, acc[u], first / 8);
+                __syncwarp();
+                rows.store(ctx, first + lane / 2, (ctx.unit + u) * kFeatures + ctx.warp() * 16 + lane % 2 * 8,
+                           *place(buffer, lane / 2, lane % 2));
+            }
+        }
+        ctx.sync();
     }
 };
 

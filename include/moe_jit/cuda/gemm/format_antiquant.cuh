@@ -25,8 +25,8 @@ __device__ __forceinline__ uint32_t and_xor(uint32_t r) {
 template <class Element, int kBits>
 struct Unpack;
 
-// A matrix load gives a thread two k of 16 bits of neighbouring columns each; column(r, i) is column i of
-// both.
+// A transposing matrix load gives a thread two k of 16 bits of neighbouring columns each: columns() are the
+// pairs of k. A plain one gives it four k of a column: depths() are the first two and the last two.
 template <>
 struct Unpack<F16, 4> {
     __device__ __forceinline__ static void columns(uint32_t r, uint32_t (&out)[4]) {
@@ -61,23 +61,37 @@ struct Unpack<Bf16, 4> {
 
 template <>
 struct Unpack<F16, 8> {
-    // 1024 + (w + 128), minus 1152
     __device__ __forceinline__ static void columns(uint32_t r, uint32_t (&out)[2]) {
+        pairs(r, 0x4240, 0x4341, out);
+    }
+    __device__ __forceinline__ static void depths(uint32_t r, uint32_t (&out)[2]) {
+        pairs(r, 0x4140, 0x4342, out);
+    }
+
+  private:
+    // 1024 + (w + 128), minus 1152
+    __device__ __forceinline__ static void pairs(uint32_t r, int first, int second, uint32_t (&out)[2]) {
         const uint32_t biased = r ^ 0x80808080u;
-        out[0] = Pair<F16>::sub(__byte_perm(biased, 0x64u, 0x4240), 0x64806480u);
-        out[1] = Pair<F16>::sub(__byte_perm(biased, 0x64u, 0x4341), 0x64806480u);
+        out[0] = Pair<F16>::sub(__byte_perm(biased, 0x64u, first), 0x64806480u);
+        out[1] = Pair<F16>::sub(__byte_perm(biased, 0x64u, second), 0x64806480u);
     }
 };
 
 template <>
 struct Unpack<Bf16, 8> {
-    // Seven bits have room in the mantissa: (128 + the lower bits) - (128, or 256 where the sign bit is set).
     __device__ __forceinline__ static void columns(uint32_t r, uint32_t (&out)[2]) {
-        out[0] = split(__byte_perm(r, 0x43u, 0x4240));
-        out[1] = split(__byte_perm(r, 0x43u, 0x4341));
+        pairs(r, 0x4240, 0x4341, out);
+    }
+    __device__ __forceinline__ static void depths(uint32_t r, uint32_t (&out)[2]) {
+        pairs(r, 0x4140, 0x4342, out);
     }
 
   private:
+    // Seven bits have room in the mantissa: (128 + the lower bits) - (128, or 256 where the sign bit is set).
+    __device__ __forceinline__ static void pairs(uint32_t r, int first, int second, uint32_t (&out)[2]) {
+        out[0] = split(__byte_perm(r, 0x43u, first));
+        out[1] = split(__byte_perm(r, 0x43u, second));
+    }
     __device__ __forceinline__ static uint32_t split(uint32_t pair) {
         return Pair<Bf16>::sub(pair & 0xff7fff7fu, pair & 0xff80ff80u);
     }
@@ -108,15 +122,27 @@ struct AntiquantParams {
     int group_steps;  // MMA steps (16 of K) in a group
 };
 
-// [e, k, n] memory, plain or FRACTAL_NZ. int4 is packed along n. kGroupSteps: the MMA steps in a group of k,
-// or a number that divides them and that a stage's steps divide; 0: a single group.
-template <class Element_, int kBits, bool kBlocked, int kGroupSteps, bool kOffset>
-struct AntiquantSlabsOfN {
+// int8 [e, n, k] rows in order of K, which a thread gets in another order than the MMA wants: tokens must
+// come in that order, see launch_order_pairs().
+struct AntiquantRowsOfK : KMajorRows<kBlockBytes / 2> {
+    static constexpr bool kInRegisters = true;
+    static constexpr int kSwizzledChunks = kRowBytes / 16;
+
+    // Offset in a block of the 16 bytes `chunk` of a row. Even multiples of 16 bytes flip bits.
+    __device__ __forceinline__ static int chunk_offset(int row, int chunk) {
+        return row * kRowBytes + (chunk ^ (row / 2 & (kSwizzledChunks - 1))) * 16;
+    }
+};
+
+// [e, k, n] memory, plain or FRACTAL_NZ, or AntiquantRowsOfK. int4 is packed along n. kGroupSteps: the MMA
+// steps in a group of k, or a number that divides them and that a stage's steps divide; 0: a single group.
+template <class Element_, int kBits, class Weights_, int kGroupSteps, bool kOffset>
+struct Antiquantised {
     using Element = Element_;
     using Accum = float;
     using Params = AntiquantParams;
-    static constexpr int kDepth = 64;
-    using Weights = SlabsOfN<kBits, kDepth, kBlocked ? 32 : 128, kBlocked>;
+    using Weights = Weights_;
+    static constexpr bool kSlabs = Weights::kSlabs;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr bool kSegmented = false;
@@ -163,8 +189,7 @@ struct AntiquantSlabsOfN {
             const int lane = thread % 32, warp = thread / 32;
 #pragma unroll
             for (int i = 0; i < kChunks; ++i) {
-                const int chunk = tile_column / (8 * kHeld) + 4 * i + warp;
-                position_[i] = Weights::chunk_offset(chunk, lane);
+                position_[i] = first_chunk(tile_column, 4 * i + warp, lane);
                 const int column = first_column + Base::column(warp, i * kSharedUnits, lane / 4, 0);
                 at_[i] = static_cast<int64_t>(info.expert) * params.groups * params.columns +
                          (column < params.columns ? column : 0);
@@ -187,20 +212,24 @@ struct AntiquantSlabsOfN {
             }
 #pragma unroll
             for (int i = 0; i < kChunks; ++i) {
-                // Four matrices of eight k serve two steps.
+                // Four matrices serve two steps.
                 uint32_t (&m)[4] = matrices_[i];
-                if (step % 2 == 0) {
-                    const auto* rows = reinterpret_cast<const cute::uint128_t*>(
-                        block + position_[i] + step % kBlockSteps * 16 * Weights::kSlabBytes);
-                    cute::SM75_U16x8_LDSM_T::copy(*rows, m[0], m[1], m[2], m[3]);
-                }
+                if (step % 2 == 0) load_matrices(block, step % kBlockSteps, position_[i], m);
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     uint32_t pairs[kHeld];
-                    Unpack<Element, kBits>::columns(m[step % 2 * 2 + half], pairs);
+                    if constexpr (kSlabs) {
+                        Unpack<Element, kBits>::columns(m[step % 2 * 2 + half], pairs);
+                    } else {
+                        Unpack<Element, kBits>::depths(m[step % 2 * 2 + half], pairs);
+                    }
 #pragma unroll
                     for (int c = 0; c < kHeld; ++c) {
-                        a[i * kSharedUnits + c / 2][half * 2 + c % 2] = scaled(pairs[c], i, c);
+                        if constexpr (kSlabs) {
+                            a[i * kSharedUnits + c / 2][half * 2 + c % 2] = scaled(pairs[c], i, c);
+                        } else {
+                            a[i][c * 2 + half] = scaled(pairs[c], i, half);
+                        }
                     }
                 }
             }
@@ -212,7 +241,32 @@ struct AntiquantSlabsOfN {
         __device__ __forceinline__ void finish(Sums&) const {}
 
       private:
-        using Base = AntiquantSlabsOfN;
+        using Base = Antiquantised;
+
+        // Where in a block lane `lane` finds its row of the matrices of the first two steps: 32 of K by 16
+        // bytes of n, or 16 rows of n by 32 of K.
+        __device__ __forceinline__ static int first_chunk(int tile_column, int slab_chunk, int lane) {
+            if constexpr (kSlabs) {
+                return Weights::chunk_offset(tile_column / (8 * kHeld) + slab_chunk, lane);
+            } else {
+                return Weights::chunk_offset(tile_column + 16 * slab_chunk + lane % 16, lane / 16);
+            }
+        }
+
+        __device__ __forceinline__ static void load_matrices(const uint8_t* block, int step, int position,
+                                                             uint32_t (&m)[4]) {
+            using cute::uint128_t;
+            if constexpr (kSlabs) {
+                const auto* rows = block + position + step * 16 * Weights::kSlabBytes;
+                cute::SM75_U16x8_LDSM_T::copy(*reinterpret_cast<const uint128_t*>(rows), m[0], m[1], m[2],
+                                              m[3]);
+            } else {
+                const auto* rows = block + (position ^ step * 16);
+                cute::SM75_U32x4_LDSM_N::copy(*reinterpret_cast<const uint128_t*>(rows), m[0], m[1], m[2],
+                                              m[3]);
+            }
+        }
+
         static constexpr int kWords = kHeld / 2;
         // The parameters of a thread's neighbouring columns, packed.
         struct Words {
@@ -299,10 +353,10 @@ struct AntiquantSlabsOfN {
 
 // Names without commas, for the compiler's command line. GroupsN: of N elements of k; Groups: of a multiple
 // of 256.
-template <class Element, int kBits, bool kBlocked>
+template <class Element, int kBits, class Weights>
 struct AntiquantFormats {
     template <int kGroupSteps, bool kOffset>
-    using Format = AntiquantSlabsOfN<Element, kBits, kBlocked, kGroupSteps, kOffset>;
+    using Format = Antiquantised<Element, kBits, Weights, kGroupSteps, kOffset>;
     using Single = Format<0, false>;
     using SingleOffset = Format<0, true>;
     using Groups32 = Format<2, false>;
@@ -314,13 +368,19 @@ struct AntiquantFormats {
     using Groups = Format<16, false>;
     using GroupsOffset = Format<16, true>;
 };
+template <int kBits>
+using PlainSlabs = SlabsOfN<kBits, kBlockBytes / 2, 128, false>;
+template <int kBits>
+using BlockedSlabs = SlabsOfN<kBits, kBlockBytes / 2, 32, true>;
 template <class Element>
-using PlainInt8 = AntiquantFormats<Element, 8, false>;
+using PlainInt8 = AntiquantFormats<Element, 8, PlainSlabs<8>>;
 template <class Element>
-using BlockedInt8 = AntiquantFormats<Element, 8, true>;
+using BlockedInt8 = AntiquantFormats<Element, 8, BlockedSlabs<8>>;
 template <class Element>
-using PlainInt4 = AntiquantFormats<Element, 4, false>;
+using RowsOfInt8 = AntiquantFormats<Element, 8, AntiquantRowsOfK>;
 template <class Element>
-using BlockedInt4 = AntiquantFormats<Element, 4, true>;
+using PlainInt4 = AntiquantFormats<Element, 4, PlainSlabs<4>>;
+template <class Element>
+using BlockedInt4 = AntiquantFormats<Element, 4, BlockedSlabs<4>>;
 
 }  // namespace moe_jit::cuda::gemm

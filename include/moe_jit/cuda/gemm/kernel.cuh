@@ -86,7 +86,7 @@ struct GroupedGemm {
         const auto context = [&] {
             return EpilogueContext{info, storage.staging[warpgroup],
                                    info.row_tile * (Tile::kRows / kUnitRows) + first_unit, warpgroup,
-                                   static_cast<int>(rematerialised(threadIdx.x % kWarpgroupThreads))};
+                                   static_cast<int>(rematerialised(threadIdx.x) % kWarpgroupThreads)};
         };
         EpilogueState state;
         const auto load = [&](auto epilogue, const auto& p) { state = epilogue.load(p, context()); };

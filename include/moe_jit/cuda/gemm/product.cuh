@@ -23,9 +23,9 @@ struct Product {
             return encode_slab_map(map, matrix, Weights::kSlabBytes, Weights::kDepth,
                                    Tile::kBoxRows / Weights::kSlabRows, Weights::kBlocked);
         } else {
-            const WeightMatrix matrix{a.weight, a.num_experts, a.n, a.k * Format::kTokenBits / 8,
-                                      RowOrder::kPairs};
-            return encode_weight_map(map, matrix, Tile::kBoxRows);
+            constexpr int kWeightBits = Weights::kRowBytes * Format::kTokenBits / kBlockBytes;
+            const WeightMatrix matrix{a.weight, a.num_experts, a.n, a.k * kWeightBits / 8, RowOrder::kPairs};
+            return encode_weight_map(map, matrix, Tile::kBoxRows, Weights::kRowBytes);
         }
     }
 

@@ -66,7 +66,8 @@ inline cudaError_t encode_map(CUtensorMap* map, const void* data, cuuint32_t ran
 
 constexpr cuuint32_t kMapBlockBytes = 128;
 
-inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w, int box_rows) {
+inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w, int box_rows,
+                                     cuuint32_t box_bytes = kMapBlockBytes) {
     struct Walk {
         cuuint64_t dim[5];
         cuuint64_t stride[4];
@@ -75,15 +76,13 @@ inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w, in
     const auto blocks = static_cast<cuuint32_t>(box_rows / rows_per_block(w.order));
     const cuuint64_t ld = w.k_bytes, k = w.k_bytes, rows = w.rows, experts = w.experts;
     const Walk plain{
-        {k, 8, 1, rows / 8, experts}, {ld, 8 * ld, 8 * ld, rows * ld}, {kMapBlockBytes, 8, 1, blocks, 1}};
-    const Walk halves{{k, 8, 2, rows / 16, experts},
-                      {ld, rows / 2 * ld, 8 * ld, rows * ld},
-                      {kMapBlockBytes, 8, 2, blocks, 1}};
+        {k, 8, 1, rows / 8, experts}, {ld, 8 * ld, 8 * ld, rows * ld}, {box_bytes, 8, 1, blocks, 1}};
+    const Walk halves{
+        {k, 8, 2, rows / 16, experts}, {ld, rows / 2 * ld, 8 * ld, rows * ld}, {box_bytes, 8, 2, blocks, 1}};
     const Walk shuffled{
-        {k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, rows * ld}, {kMapBlockBytes, 4, 8, blocks, 1}};
-    const Walk pairs{{k, 8, 2, (rows + 15) / 16, experts},
-                     {2 * ld, ld, 16 * ld, rows * ld},
-                     {kMapBlockBytes, 8, 2, blocks, 1}};
+        {k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, rows * ld}, {box_bytes, 4, 8, blocks, 1}};
+    const Walk pairs{
+        {k, 8, 2, (rows + 15) / 16, experts}, {2 * ld, ld, 16 * ld, rows * ld}, {box_bytes, 8, 2, blocks, 1}};
     const Walk& walk = w.order == RowOrder::kPlain    ? plain
                        : w.order == RowOrder::kHalves ? halves
                        : w.order == RowOrder::kPairs  ? pairs

@@ -23,16 +23,18 @@ struct BoxOrigin {
     int at[5];
 };
 
-// Rows contiguous along K, 128 bytes of each, 128-byte swizzle: the tensor core reads them from shared
-// memory.
-struct RowsOfK {
+// Rows contiguous along K, kRowBytes_ of each, swizzled over that width. The tensor core reads those of 128
+// bytes from shared memory.
+template <int kRowBytes_>
+struct KMajorRows {
     static constexpr bool kInRegisters = false;
-    static constexpr int kRowBytes = kBlockBytes;
+    static constexpr int kRowBytes = kRowBytes_;
     static constexpr int kMaxBoxRows = 128;
     static constexpr bool kSlabs = false;
 
     // A unit's rows, from byte k of a k-block on.
     __device__ __forceinline__ static uint64_t operand(const uint8_t* block, int unit, int k) {
+        static_assert(kRowBytes == kBlockBytes, "one step of the tensor core is 32 bytes of a row");
         return operand_descriptor(block + unit * kUnitRows * kBlockBytes) + (k >> 4);
     }
 
@@ -40,9 +42,11 @@ struct RowsOfK {
     __device__ __forceinline__ static BoxOrigin box_origin(const PhaseParams& phase, const TileInfo& info,
                                                            int box, int k_block) {
         const int row_block = (info.row_tile * Tile::kBoxes + box) * phase.blocks_per_box;
-        return {{k_block * kBlockBytes, 0, 0, row_block, info.expert}};
+        return {{k_block * kRowBytes, 0, 0, row_block, info.expert}};
     }
 };
+
+using RowsOfK = KMajorRows<kBlockBytes>;
 
 // Weights contiguous along n (8-bit MMAs cannot read them from shared memory): a block is a sequence of
 // slabs, kSlabBytes of n by kDepth of K each, swizzled over the slab's width. kBits is the width of an
