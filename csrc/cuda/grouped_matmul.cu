@@ -14,8 +14,11 @@ namespace {
 
 using namespace gemm;
 
+constexpr auto kActivation = static_cast<PointwiseType>(MOE_JIT_POINTWISE);
 template <class Format>
-using Scaled = ScaledOutput<Format, static_cast<PointwiseType>(MOE_JIT_POINTWISE)>;
+using Scaled = ScaledOutput<Format, kActivation, false>;
+template <class Format>
+using ScaledBiased = ScaledOutput<Format, kActivation, true>;
 
 using ProductFormat = MOE_JIT_FORMAT;
 using ProductOutput = MOE_JIT_OUTPUT;

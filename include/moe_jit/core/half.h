@@ -44,10 +44,24 @@ MOE_JIT_HD MOE_JIT_INLINE uint16_t float_to_half(float value) {
 #endif
 }
 
+// `low` goes to the low half of the result, i.e. to the lower address.
+MOE_JIT_HD MOE_JIT_INLINE uint32_t floats_to_half2(float low, float high) {
+#if MOE_JIT_DEVICE_PASS
+    uint32_t bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+#else
+    return uint32_t{float_to_half(low)} | (uint32_t{float_to_half(high)} << 16);
+#endif
+}
+
 struct F16 {
     using Storage = uint16_t;
     MOE_JIT_HD static MOE_JIT_INLINE float to_float(Storage code) { return half_to_float(code); }
     MOE_JIT_HD static MOE_JIT_INLINE Storage from_float(float value) { return float_to_half(value); }
+    MOE_JIT_HD static MOE_JIT_INLINE uint32_t from_floats(float low, float high) {
+        return floats_to_half2(low, high);
+    }
 };
 
 struct F32 {

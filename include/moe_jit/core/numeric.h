@@ -110,6 +110,9 @@ struct Bf16 {
     using Storage = uint16_t;
     MOE_JIT_HD static MOE_JIT_INLINE float to_float(Storage code) { return bf16_to_float(code); }
     MOE_JIT_HD static MOE_JIT_INLINE Storage from_float(float value) { return float_to_bf16(value); }
+    MOE_JIT_HD static MOE_JIT_INLINE uint32_t from_floats(float low, float high) {
+        return floats_to_bf16x2(low, high);
+    }
 };
 
 }  // namespace moe_jit

@@ -163,11 +163,15 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     return TensorCoreProduct(name, f"FloatOutput<{element}>", _TILES)
 
 
+def _scaled(p: Parameters) -> str:
+    return f"Scaled{'' if p.bias is None else 'Biased'}<{_ELEMENT[p.output_dtype]}>"
+
+
 def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
     if r.weight.blocked and r.weight.transposed:
         return None
     outputs = {torch.int8: "RequantisedOutput", torch.int32: "IntegerOutput"}
-    output = outputs.get(p.output_dtype) or f"Scaled<{_ELEMENT[p.output_dtype]}>"
+    output = outputs.get(p.output_dtype) or _scaled(p)
     if r.weight.transposed:
         return TensorCoreProduct("Int8RowsOfK", output, _TILES)
     blocked = str(r.weight.blocked).lower()

@@ -38,11 +38,11 @@ struct Experts {
                                    const WeightMatrix& gemm2) {
         cudaError_t errors[4] = {encode_weight_map(&params.weights[0], gemm1, Tile::kBoxRows),
                                  encode_weight_map(&params.weights[1], gemm2, Tile::kBoxRows)};
-        if constexpr (Tile::kGatherByTma) {
+        if constexpr (Tile::kTokensByTma) {
             errors[2] = encode_token_map(&params.tokens[0], a.hidden_states, a.num_tokens, a.hidden_size,
-                                         a.hidden_size);
+                                         a.hidden_size, Tile::kTokenBoxRows);
             errors[3] = encode_token_map(&params.tokens[1], a.intermediate, a.max_rows, a.intermediate_size,
-                                         a.intermediate_size);
+                                         a.intermediate_size, Tile::kTokenBoxRows);
         }
         for (const cudaError_t error : errors) {
             if (error != cudaSuccess) return error;

@@ -4,6 +4,7 @@
 //   kMmaBytes      bytes of a token row that one MMA consumes
 //   kPromote       CUDA cores add the sums of every k-block
 //   kStagingBytes  shared memory that the epilogue needs for each math warpgroup
+//   kTokensInOrder  token rows are sorted by expert already, and are not gathered
 //   Weights        weight_tile.cuh: the weights of a k-block in shared memory
 //   Params         further kernel parameters
 //   mma            d = or += weights * tokens^T; weights are a descriptor, or registers
@@ -77,6 +78,7 @@ struct Fp8E4M3 {
     static constexpr bool kSegmented = false;
     static constexpr int kTileWarpgroups = 1;
     static constexpr int kStagingBytes = kMaxStagingBytes;
+    static constexpr bool kTokensInOrder = false;
     struct Params {};
 
     // d (64 x kTokens, one warpgroup) = a * b^T, or d += a * b^T when `accumulate`.

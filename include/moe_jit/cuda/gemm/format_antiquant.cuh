@@ -148,6 +148,7 @@ struct Antiquantised {
     static constexpr bool kSegmented = false;
     static constexpr int kTileWarpgroups = 2;
     static constexpr int kStagingBytes = 0;
+    static constexpr bool kTokensInOrder = true;
     static constexpr int kTokenBits = 16;
     static constexpr bool kPairedColumns = true;
     // Columns in the 16 bits of n that a thread gets of each k, and units that they belong to.

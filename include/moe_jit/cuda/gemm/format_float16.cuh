@@ -37,6 +37,7 @@ struct Float16 {
     static constexpr bool kSegmented = false;
     static constexpr int kTileWarpgroups = 1;
     static constexpr int kStagingBytes = 0;
+    static constexpr bool kTokensInOrder = true;
     static constexpr int kTokenBits = 16;
     static constexpr bool kPairedColumns = kMajor == cute::SM90::GMMA::Major::K;
     struct Params {};

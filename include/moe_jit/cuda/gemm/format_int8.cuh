@@ -43,6 +43,7 @@ struct Int8Base {
     static constexpr bool kSegmented = false;
     static constexpr int kTileWarpgroups = 1;
     static constexpr int kStagingBytes = 0;
+    static constexpr bool kTokensInOrder = true;
     static constexpr int kTokenBits = 8;
     static constexpr bool kPairedColumns = true;
     struct Params {};

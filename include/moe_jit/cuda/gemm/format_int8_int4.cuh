@@ -30,6 +30,7 @@ struct Int8Int4SlabsOfN {
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr int kStagingBytes = 0;
+    static constexpr bool kTokensInOrder = true;
     static constexpr int kTokenBits = 8;
     static constexpr bool kPairedColumns = true;
     // The bits that weights are shifted by in the sums.

@@ -75,7 +75,7 @@ struct Mainloop {
 
     __device__ __forceinline__ static void wait_stage(Storage& storage, const Ring& ring) {
         storage.full[ring.slot].wait(ring.phase);
-        if constexpr (!Tile::kGatherByTma) fence_gathered_tokens();
+        if constexpr (!Tile::kTokensByTma) fence_gathered_tokens();
     }
 
     // A stage is reused when all CTAs that its weights were multicast to have read it.

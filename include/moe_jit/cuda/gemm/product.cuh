@@ -40,15 +40,16 @@ struct Product {
         phase.k_bytes = static_cast<int>(a.k * Format::kTokenBits / 8);
         phase.token_pitch = static_cast<int>(a.x_pitch);
         phase.tokens = static_cast<const uint8_t*>(a.x);
-        if constexpr (Tile::kGatherByTma) {
-            if (const cudaError_t error =
-                    encode_token_map(&params.tokens[0], a.x, a.rows, phase.k_bytes, a.x_pitch);
+        if constexpr (Tile::kTokensByTma) {
+            if (const cudaError_t error = encode_token_map(&params.tokens[0], a.x, a.rows, phase.k_bytes,
+                                                           a.x_pitch, Tile::kTokenBoxRows);
                 error != cudaSuccess) {
                 return error;
             }
         }
         params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids, a.counters, nullptr};
-        params.epilogue.head = {Output::params(a), static_cast<typename Output::Element*>(a.y), a.n};
+        params.epilogue.head = {Output::params(a), static_cast<typename Output::Rounding::Storage*>(a.y),
+                                a.n};
         params.format = Format::params(a);
         return cudaSuccess;
     }

@@ -3,34 +3,58 @@
 #pragma once
 
 #include <cstring>
-#include <type_traits>
 
 #include "moe_jit/cuda/gemm/epilogue.cuh"
 
 namespace moe_jit::cuda::gemm {
 
-template <int kBytes>
-using WordOf = std::conditional_t<kBytes == 2, uint16_t, std::conditional_t<kBytes == 4, uint32_t, uint2>>;
+// Stores under a predicate, so that values are computed without branches.
+__device__ __forceinline__ void store_if(bool condition, void* out, uint16_t value) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.b16 [%1], %2;\n}" ::"r"(int{condition}),
+        "l"(out), "h"(value)
+        : "memory");
+}
+__device__ __forceinline__ void store_if(bool condition, void* out, uint32_t value) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.b32 [%1], %2;\n}" ::"r"(int{condition}),
+        "l"(out), "r"(value)
+        : "memory");
+}
+__device__ __forceinline__ void store_if(bool condition, void* out, uint2 value) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p st.global.v2.b32 [%1], {%2, %3};\n}" ::"r"(
+                     int{condition}),
+                 "l"(out), "r"(value.x), "r"(value.y)
+                 : "memory");
+}
 
-// Neighbouring elements, `low` first, in one store.
-template <class Element>
-__device__ __forceinline__ void store_pair(Element* out, Element low, Element high) {
-    const Element pair[2] = {low, high};
-    WordOf<2 * sizeof(Element)> word;
-    memcpy(&word, pair, sizeof(word));
-    *reinterpret_cast<decltype(word)*>(out) = word;
+// Neighbouring elements, `low` first, in one word.
+template <class Rounding, class Value>
+__device__ __forceinline__ auto pack_pair(Value low, Value high) {
+    using Element = typename Rounding::Storage;
+    if constexpr (sizeof(Element) == 2) {
+        return Rounding::from_floats(low, high);
+    } else if constexpr (sizeof(Element) == 1) {
+        return static_cast<uint16_t>(low | high << 8);
+    } else {
+        const Element pair[2] = {Rounding::from_float(low), Rounding::from_float(high)};
+        uint2 words;
+        static_assert(sizeof(pair) == sizeof(words));
+        memcpy(&words, pair, sizeof(words));
+        return words;
+    }
 }
 
 // An Output provides
-//   Element                    of the result
+//   Rounding                   from a value to the element that is stored
 //   Params, params(args)       kernel parameters, from ProductArgs
 //   Channel, kChannelRegisters parameters of a column; channel(params, expert, column) reads them
 //   Token                      parameters of a row; token(params, row) reads them
-//   apply(sum, channel, token) the element
+//   value(sum, channel, token) the value
 template <class Tile, class Output>
 struct ProductRows {
     using Format = typename Tile::Format;
-    using Element = typename Output::Element;
+    using Element = typename Output::Rounding::Storage;
     static constexpr int kUnits = Tile::kUnits;
     // Tokens whose parameters are requested together, in groups of eight columns of the accumulators.
     static constexpr int kGroupsAhead = 4;
@@ -60,24 +84,26 @@ struct ProductRows {
         return state;
     }
 
-    // Columns are valid 16 at a time, which is at least what a warp has of a unit.
+    // Column of a thread's element h in `unit`, relative to its first one.
+    static constexpr int column_offset(int unit, int h) {
+        return Format::column(0, unit, 0, h) - Format::column(0, 0, 0, 0);
+    }
+
     template <class Sum, int kAccums>
-    __device__ __forceinline__ static void store_token(const EpilogueContext& ctx, const State& state,
-                                                       Sum (&acc)[kUnits][kAccums], int i, Element* out,
-                                                       int valid, const typename Output::Token& token) {
-        constexpr auto offset = [](int unit, int h) {
-            return Format::column(0, unit, 0, h) - Format::column(0, 0, 0, 0);
-        };
+    __device__ __forceinline__ static void store_token(const State& state, Sum (&acc)[kUnits][kAccums], int i,
+                                                       Element* out, int valid,
+                                                       const typename Output::Token& token) {
+        using Rounding = typename Output::Rounding;
 #pragma unroll
         for (int u = 0; u < kUnits; ++u) {
-            if (offset(u, 0) >= valid) break;
-            const Element low = Output::apply(acc[u][i], state.channel[u][0], token);
-            const Element high = Output::apply(acc[u][i + 2], state.channel[u][1], token);
+            const auto low = Output::value(acc[u][i], state.channel[u][0], token);
+            const auto high = Output::value(acc[u][i + 2], state.channel[u][1], token);
+            Element* target = out + column_offset(u, 0);
             if constexpr (Format::kPairedColumns) {
-                store_pair(out + offset(u, 0), low, high);
+                store_if(column_offset(u, 0) < valid, target, pack_pair<Rounding>(low, high));
             } else {
-                out[offset(u, 0)] = low;
-                if (offset(u, 1) < valid) out[offset(u, 1)] = high;
+                store_if(column_offset(u, 0) < valid, target, Rounding::from_float(low));
+                store_if(column_offset(u, 1) < valid, out + column_offset(u, 1), Rounding::from_float(high));
             }
         }
     }
@@ -86,14 +112,18 @@ struct ProductRows {
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const State& state, Sum (&acc)[kUnits][kTokens / 2]) {
         const int64_t first_column = column(ctx, 0, 0);
-        const auto valid = static_cast<int>(min(params.columns - first_column, int64_t{kUnits * kUnitRows}));
+        const auto columns =
+            static_cast<int>(min(params.columns - first_column, int64_t{kUnits * kUnitRows}));
         const int64_t first_row = ctx.info.token_begin + ctx.column();
         const int tokens = ctx.info.tokens - ctx.column();
-        Element* out = params.out + first_row * params.columns + first_column;
+        Element* out[2];
+        out[0] = params.out + first_row * params.columns + first_column;
+        out[1] = out[0] + params.columns;
         constexpr int kGroups = kTokens / 8;
 #pragma unroll
         for (int first = 0; first < kGroups; first += kGroupsAhead) {
-            typename Output::Token token[kGroupsAhead][2];
+            if (8 * first >= ctx.info.tokens) break;
+            typename Output::Token token[kGroupsAhead][2] = {};
 #pragma unroll
             for (int i = 0; i < 2 * kGroupsAhead; ++i) {
                 const int t = 8 * (first + i / 2) + i % 2;
@@ -102,9 +132,10 @@ struct ProductRows {
 #pragma unroll
             for (int i = 0; i < 2 * kGroupsAhead; ++i) {
                 const int j = first + i / 2, p = i % 2;
-                if (j >= kGroups || 8 * j + p >= tokens) break;
-                store_token(ctx, state, acc, 4 * j + p, out, valid, token[i / 2][p]);
-                out += p == 0 ? params.columns : 7 * params.columns;
+                if (j >= kGroups) break;
+                const int valid = 8 * j + p < tokens ? columns : 0;
+                store_token(state, acc, 4 * j + p, out[p], valid, token[i / 2][p]);
+                out[p] += 8 * params.columns;
             }
         }
     }

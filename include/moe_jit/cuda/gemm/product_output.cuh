@@ -2,6 +2,8 @@
 // addend, which keep every value's bits.
 #pragma once
 
+#include <type_traits>
+
 #include "moe_jit/core/half.h"
 #include "moe_jit/core/pointwise.h"
 #include "moe_jit/core/rounding.h"
@@ -42,9 +44,16 @@ inline ProductOutputParams product_output_params(const ProductArgs& args) {
 
 struct NoToken {};
 
+// A result that is not rounded any more.
+template <class Value>
+struct Exact {
+    using Storage = Value;
+    __device__ __forceinline__ static Storage from_float(Value value) { return value; }
+};
+
 // The 32-bit sum itself.
 struct IntegerOutput {
-    using Element = int32_t;
+    using Rounding = Exact<int32_t>;
     using Params = ProductOutputParams;
     static Params params(const ProductArgs& args) { return product_output_params(args); }
     using Channel = int32_t;
@@ -56,14 +65,14 @@ struct IntegerOutput {
         return channel_integer(params.bias, expert * columns + column);
     }
     __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
-    __device__ __forceinline__ static Element apply(uint32_t sum, const Channel& bias, const Token&) {
+    __device__ __forceinline__ static int32_t value(uint32_t sum, const Channel& bias, const Token&) {
         return wrapping_add(static_cast<int32_t>(sum), bias);
     }
 };
 
 // int8 (or uint8) by the rule of Ascend's matrix unit; scales are packed parameters.
 struct RequantisedOutput {
-    using Element = uint8_t;
+    using Rounding = Exact<uint8_t>;
     using Params = ProductOutputParams;
     static Params params(const ProductArgs& args) { return product_output_params(args); }
     struct Channel {
@@ -80,48 +89,58 @@ struct RequantisedOutput {
                 channel_integer(params.bias, index)};
     }
     __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
-    __device__ __forceinline__ static Element apply(uint32_t sum, const Channel& channel, const Token&) {
+    __device__ __forceinline__ static uint8_t value(uint32_t sum, const Channel& channel, const Token&) {
         return RequantParameter::unpack(channel.scale)
             .apply(wrapping_add(static_cast<int32_t>(sum), channel.bias));
     }
 };
 
-// activation(((sum + integer bias) * scale) * token scale + bias), rounded once.
-template <class Format, PointwiseType kActivation>
+// activation(((sum + integer bias) * scale) * token scale + bias), rounded once. kBiased: there is a bias.
+template <class Format, PointwiseType kActivation, bool kBiased>
 struct ScaledOutput {
-    using Element = typename Format::Storage;
+    using Rounding = Format;
     using Params = ProductOutputParams;
     static Params params(const ProductArgs& args) { return product_output_params(args); }
+    struct NoBias {};
+    struct Bias {
+        int32_t integer;
+        float value;
+    };
     struct Channel {
-        float scale, bias;
-        int32_t integer_bias;
+        float scale;
+        std::conditional_t<kBiased, Bias, NoBias> bias;
     };
     using Token = float;
-    static constexpr int kChannelRegisters = 3;
+    static constexpr int kChannelRegisters = kBiased ? 3 : 1;
 
     __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
                                                       int64_t columns) {
         const int64_t index = expert * columns + column;
-        const bool integer = params.bias.element == moe_jit::Element::kI32;
-        return {channel_value(params.scale, index, 1.0f),
-                integer ? -0.0f : channel_value(params.bias, index, -0.0f),
-                channel_integer(params.bias, index)};
+        Channel channel;
+        channel.scale = channel_value(params.scale, index, 1.0f);
+        if constexpr (kBiased) {
+            const bool integer = params.bias.element == moe_jit::Element::kI32;
+            channel.bias = {channel_integer(params.bias, index),
+                            integer ? -0.0f : channel_value(params.bias, index, -0.0f)};
+        }
+        return channel;
     }
     __device__ __forceinline__ static Token token(const Params& params, int64_t row) {
         return params.token_scale ? __ldg(params.token_scale + row) : 1.0f;
     }
-    __device__ __forceinline__ static Element apply(uint32_t sum, const Channel& channel,
-                                                    const Token& token) {
-        const int32_t total = wrapping_add(static_cast<int32_t>(sum), channel.integer_bias);
-        const float scaled = fp32::mul(fp32::mul(static_cast<float>(total), channel.scale), token);
-        return Format::from_float(pointwise(kActivation, fp32::add(scaled, channel.bias)));
+    __device__ __forceinline__ static float value(uint32_t sum, const Channel& channel, const Token& token) {
+        auto total = static_cast<int32_t>(sum);
+        if constexpr (kBiased) total = wrapping_add(total, channel.bias.integer);
+        float scaled = fp32::mul(fp32::mul(static_cast<float>(total), channel.scale), token);
+        if constexpr (kBiased) scaled = fp32::add(scaled, channel.bias.value);
+        return pointwise(kActivation, scaled);
     }
 };
 
 // sum + bias, rounded once.
 template <class Format>
 struct FloatOutput {
-    using Element = typename Format::Storage;
+    using Rounding = Format;
     using Params = ProductOutputParams;
     static Params params(const ProductArgs& args) { return product_output_params(args); }
     using Channel = float;
@@ -133,8 +152,8 @@ struct FloatOutput {
         return channel_value(params.bias, expert * columns + column, -0.0f);
     }
     __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
-    __device__ __forceinline__ static Element apply(float sum, const Channel& bias, const Token&) {
-        return Format::from_float(fp32::add(sum, bias));
+    __device__ __forceinline__ static float value(float sum, const Channel& bias, const Token&) {
+        return fp32::add(sum, bias);
     }
 };
 
@@ -142,7 +161,7 @@ struct FloatOutput {
 // first multiplied with the scale, fp32 bits used as fp19.
 template <class Format>
 struct Int4Output {
-    using Element = typename Format::Storage;
+    using Rounding = Format;
     using Params = ProductOutputParams;
     static Params params(const ProductArgs& args) { return product_output_params(args); }
     struct Channel {
@@ -164,14 +183,12 @@ struct Int4Output {
         return {params.token_scale ? __ldg(params.token_scale + row) : 1.0f,
                 params.row_sums ? static_cast<float>(__ldg(params.row_sums + row)) : 0.0f};
     }
-    __device__ __forceinline__ static Element apply(float sum, const Channel& channel, const Token& token) {
+    __device__ __forceinline__ static float value(float sum, const Channel& channel, const Token& token) {
         const float biased = fp32::add(sum, channel.bias);
-        return Format::from_float(
-            fp32::mul(fp32::add(biased, fp32::mul(token.row_sum, channel.offset)), token.scale));
+        return fp32::mul(fp32::add(biased, fp32::mul(token.row_sum, channel.offset)), token.scale);
     }
-    __device__ __forceinline__ static Element apply(uint32_t sum, const Channel& channel,
-                                                    const Token& token) {
-        return apply(fp32::mul(static_cast<float>(static_cast<int32_t>(sum)), channel.scale), channel, token);
+    __device__ __forceinline__ static float value(uint32_t sum, const Channel& channel, const Token& token) {
+        return value(fp32::mul(static_cast<float>(static_cast<int32_t>(sum)), channel.scale), channel, token);
     }
 };
 

@@ -57,7 +57,11 @@ struct Tile {
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
     static constexpr int kClusterTokens = kTokens * kCluster;
-    static constexpr bool kGatherByTma = kTokens <= 8;
+    // Who brings token rows: TMA boxes of neighbouring rows, TMA boxes of one row each, or asynchronous
+    // copies.
+    static constexpr bool kTokensInOrder = Format::kTokensInOrder;
+    static constexpr bool kTokensByTma = kTokensInOrder || kTokens <= 8;
+    static constexpr int kTokenBoxRows = !kTokensInOrder ? 1 : kTokens <= 16 ? 8 : kTokens <= 64 ? 16 : 32;
 
     static constexpr int kWeightBlockBytes = kRows * Format::Weights::kRowBytes;
     static constexpr int kTokenBlockBytes = kTokens * kBlockBytes;
@@ -69,6 +73,7 @@ struct Tile {
     static constexpr int kStages = (kMaxSharedBytes - kFixedBytes) / kStageBytes;
 
     static_assert(((Widths_ % 8 == 0) && ...), "wgmma's N is a multiple of 8");
+    static_assert(kTokens % kTokenBoxRows == 0, "whole boxes of token rows");
     static_assert(kRows % kBoxRows == 0 && kBoxes % kCluster == 0,
                   "the CTAs of a cluster share a tile's boxes");
     static_assert(kStages >= 3 && (kCluster == 1 || kStages + 3 <= kClaimSlots), "ring depth");

@@ -117,8 +117,42 @@ struct TmaGather {
     }
 };
 
+// Rows in order: boxes of neighbours. Rows behind the tile's last one come along.
 template <class Tile, class Params>
-using Gather = std::conditional_t<Tile::kGatherByTma, TmaGather<Tile, Params>, CopyGather<Tile, Params>>;
+struct TmaRows {
+    using Storage = SharedStorage<Tile>;
+    using Ring = RingCursor<Tile::kStages>;
+    static constexpr int kWarps = 1;
+    static constexpr int kArrivals = 1;
+    static constexpr int kBoxBytes = Tile::kTokenBoxRows * kBlockBytes;
+
+    __device__ static void gather(Storage& storage, const Params& params, const TileInfo& info, int lane,
+                                  Ring& ring) {
+        const int stages = num_stages<Tile>(params.phase[info.phase]);
+        if (lane > 0) return ring.advance(stages);
+        const int boxes = (info.tokens + Tile::kTokenBoxRows - 1) / Tile::kTokenBoxRows;
+        for (int s = 0; s < stages; ++s, ring.advance()) {
+            auto& full = storage.full[ring.slot];
+            storage.empty[ring.slot].wait(ring.phase ^ 1);
+            full.arrive_and_expect_tx(boxes * Tile::kBlocks * kBoxBytes);
+#pragma unroll
+            for (int b = 0; b < Tile::kBlocks; ++b) {
+                for (int box = 0; box < boxes; ++box) {
+                    cute::SM90_TMA_LOAD_2D::copy(
+                        &params.tokens[info.phase], reinterpret_cast<uint64_t*>(&full),
+                        static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST),
+                        storage.tokens[ring.slot] + b * Tile::kTokenBlockBytes + box * kBoxBytes,
+                        (s * Tile::kBlocks + b) * kBlockBytes, info.token_begin + box * Tile::kTokenBoxRows);
+                }
+            }
+        }
+    }
+};
+
+template <class Tile, class Params>
+using Gather = std::conditional_t<
+    Tile::kTokensInOrder, TmaRows<Tile, Params>,
+    std::conditional_t<Tile::kTokensByTma, TmaGather<Tile, Params>, CopyGather<Tile, Params>>>;
 
 template <class Tile, class Params>
 struct TokenProducer {

@@ -118,12 +118,12 @@ inline cudaError_t encode_slab_map(CUtensorMap* map, const SlabMatrix& w, int sl
     return encode_map(map, w.data, 5, dim, stride, box);
 }
 
-// One token row of 128 bytes per box.
+// Boxes of `box_rows` neighbouring token rows, 128 bytes of each.
 inline cudaError_t encode_token_map(CUtensorMap* map, const void* data, int64_t rows, int64_t k_bytes,
-                                    int64_t pitch) {
+                                    int64_t pitch, int box_rows) {
     const cuuint64_t dim[2] = {static_cast<cuuint64_t>(k_bytes), static_cast<cuuint64_t>(rows)};
     const cuuint64_t stride[1] = {static_cast<cuuint64_t>(pitch)};
-    const cuuint32_t box[2] = {kMapBlockBytes, 1};
+    const cuuint32_t box[2] = {kMapBlockBytes, static_cast<cuuint32_t>(box_rows)};
     return encode_map(map, data, 2, dim, stride, box);
 }
 
