@@ -4,8 +4,8 @@
     python benchmarks/int_family.py --families a8w8,a16w4 --rows 1,16 --layouts transposed
 
 Every result is checked against a float64 oracle. A call that cannot run is named with the reason. Bounds:
-weights and rows move once at the rate of models.py, or the products run at the rate of torch's dense product
-in this run; for operators on rows, a copy of as many bytes in this run.
+weights and rows move once at the rate of models.py, or the products run at a dense product's rate (8 bits: of
+models.py; bf16: torch's in this run); for operators on rows, a copy of as many bytes in this run.
 """
 
 from __future__ import annotations

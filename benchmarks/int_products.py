@@ -274,6 +274,7 @@ class Bf16Product(_Bf16Rows, GroupedProduct):
 
 class Bf16Int8Product(_Bf16Rows, GroupedProduct):
     family = "a16w8"
+    layouts = ("nd",)
 
     def contenders(self) -> list[Contender]:
         return [

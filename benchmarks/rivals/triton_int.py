@@ -92,7 +92,7 @@ def grouped_int8_kernel(
     b = w + expert.to(tl.int64) * stride_e + depth[:, None] * stride_k + column[None, :] * stride_n
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.int32)
     for _ in range(0, k, BLOCK_K):
-        acc = tl.dot(tl.load(a, mask=live[:, None], other=0), tl.load(b), acc)
+        acc = tl.dot(tl.load(a, mask=live[:, None], other=0), tl.load(b), acc, out_dtype=tl.int32)
         a += BLOCK_K
         b += BLOCK_K * stride_k
     target = out + row.to(tl.int64)[:, None] * n + column[None, :]

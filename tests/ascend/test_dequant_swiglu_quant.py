@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from support.ascend import Inputs, check_quantised, devices, inputs_on
+from support.ascend import Inputs, backends, check_quantised, inputs_on
 from support.calls import poisoned_allocations
 
 import moe_jit
@@ -16,7 +16,7 @@ from moe_jit.reference import ascend as reference
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@pytest.fixture(params=devices("dequant_swiglu_quant"))
+@pytest.fixture(params=backends("dequant_swiglu_quant"))
 def inputs(request) -> Iterator[Inputs]:
     yield from inputs_on(request.param)
 

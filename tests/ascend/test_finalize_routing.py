@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.ascend import Inputs, devices, inputs_on
+from support.ascend import Inputs, backends, inputs_on
 from support.calls import poisoned_allocations
 from support.matmul import ROWS, Problem, stored_weight
 
@@ -17,7 +17,7 @@ from moe_jit.reference import ascend as reference
 INT8, INT4 = "i8-bf16-f32scale-token", "i8i4-f16"
 
 
-@pytest.fixture(params=devices("grouped_matmul_finalize_routing", "grouped_matmul"))
+@pytest.fixture(params=backends("grouped_matmul_finalize_routing", "grouped_matmul"))
 def inputs(request) -> Iterator[Inputs]:
     yield from inputs_on(request.param)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from support.ascend import Inputs, devices, inputs_on
+from support.ascend import Inputs, backends, inputs_on
 from support.matmul import BF16, F16, F32, I8, INT4, ROWS, Problem
 
 import moe_jit
@@ -17,7 +17,7 @@ INT4_SCALED = [name for name in INT4_WEIGHT if ROWS[name].x in (I8, INT4)]
 ANTIQUANT = [name for name, row in ROWS.items() if row.x in (F16, BF16) and row.w != row.x]
 
 
-@pytest.fixture(params=devices("grouped_matmul"))
+@pytest.fixture(params=backends("grouped_matmul"))
 def inputs(request) -> Iterator[Inputs]:
     yield from inputs_on(request.param)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,15 +21,19 @@ HALF_WINDOW = 127 * 2.0**-20  # how near to a tie a value may be rounded to the 
 
 
 def devices(*operators: str) -> list[Any]:
-    """Devices that all of ``operators`` have modules for; the emulator where all have Ascend C kernels."""
+    """Devices of torch that all of ``operators`` have modules for."""
     on_cuda = all(operator in CUDA_OPERATORS for operator in operators)
-    on_ascend = all(operator in FUNCTIONS for operator in operators)
-    emulator = [pytest.param(EMULATOR, marks=pytest.mark.ascend_emulator)] if on_ascend else []
-    return ["cpu", *emulator, *([pytest.param("cuda", marks=pytest.mark.cuda)] if on_cuda else [])]
+    return ["cpu", *([pytest.param("cuda", marks=pytest.mark.cuda)] if on_cuda else [])]
+
+
+def backends(*operators: str) -> list[Any]:
+    """``devices``, and the emulator: all of ``operators`` have Ascend C kernels."""
+    assert set(operators) <= FUNCTIONS.keys()
+    return [*devices(*operators), pytest.param(EMULATOR, marks=pytest.mark.ascend_emulator)]
 
 
 def inputs_on(device: str) -> Iterator[Inputs]:
-    """For a fixture: calls inside the test go to ``device``; the emulator has a random number of cores."""
+    """For a fixture: calls inside the test go to one of ``backends``; the emulated chip has a random size."""
     if device != EMULATOR:
         yield Inputs(device)
         return
@@ -36,6 +41,9 @@ def inputs_on(device: str) -> Iterator[Inputs]:
     inputs.cores = inputs.random.choice((1, 2, 5, 20, 24))
     with use_backend(EMULATOR, cores=inputs.cores, seed=inputs.random.randrange(1000)):
         yield inputs
+
+
+on_backend = contextmanager(inputs_on)
 
 
 class Inputs:

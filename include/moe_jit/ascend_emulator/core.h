@@ -140,9 +140,8 @@ class Core {
     uint32_t scalar_version = 0;
     OnChipMemory memories[kMemories];
     std::optional<Token> events[kPipes][kPipes][kEventIds];
-    std::deque<CrossCoreToken> flags[kCrossCoreIds];  // as many as the counter says
-    std::deque<CrossCoreToken>
-        sets[3][kCrossCoreIds];  // of this core, by mode, that wait for those of other cores
+    std::deque<CrossCoreToken> flags[kCrossCoreIds];    // as many as the counter says
+    std::deque<CrossCoreToken> sets[3][kCrossCoreIds];  // by mode; wait for those of other cores
     bool unit_flags[kMemoryTraits[static_cast<int>(Memory::L0C)].capacity / kFlagBlock] = {};
     std::vector<Buffer> buffers;
     uint32_t resets = 0;                                          // of the TPipe

@@ -14,10 +14,10 @@ namespace moe_jit::emulator {
 
 struct Options {
     int cores = 24;            // physical cube cores; there are twice as many vector cores
-    uint32_t seed = 0;         // 0: cores run in order of their numbers; otherwise the order is shuffled
-    bool count_only = false;   // no data and no checks on memory: statistics and time only
+    uint32_t seed = 0;         // 0: the core that is furthest behind goes on; otherwise any, at random
+    bool count_only = false;   // operands are neither read nor written; bounds and alignment are checked
     bool barriers = true;      // whether a missing PipeBarrier fails (the compiler can insert these)
-    double wait_limit_s = 20;  // of processor time, after which a launch is given up
+    double wait_limit_s = 20;  // for which all cores may do nothing but poll memory
     Rates rates;
 };
 
