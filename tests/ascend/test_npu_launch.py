@@ -3,21 +3,31 @@ stand-in for bisheng produces libraries that write down their arguments."""
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from support import cann as stand_in
 from support.cann import Cann
 
-from moe_jit.ascend import kernel_calls, kernel_launch, launch, npu
+import moe_jit
+from moe_jit.ascend import backends, kernel_calls, kernel_launch, kernel_matmul, launch, npu
+from moe_jit.ascend.launch import Role
 from moe_jit.jit import ToolchainError, loader
 
 STREAM = 0x5EED
+
+
+class NpuDevice(NamedTuple):
+    """torch.device knows the name only after torch_npu's import."""
+
+    type: str
 
 
 class FakeTorchNpu(SimpleNamespace):
@@ -141,3 +151,150 @@ def test_missing_toolkit_is_named(cann: Cann, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("ASCEND_HOME_PATH")
     with pytest.raises(ToolchainError, match="ASCEND_HOME_PATH is not set"):
         call("dequant_swiglu_quant", swiglu(), True, True, 0, 7.0, 1.702, 1.0)
+
+
+# ---- products
+
+
+def tiling_words(plan: Any) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(plan.tiling) // 4}i", plan.tiling)
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Plans and arguments of launches, which are not made."""
+    launched: list[Any] = []
+    monkeypatch.setattr(
+        kernel_matmul, "run", lambda kind, plan, device, given: launched.append((plan, given))
+    )
+    monkeypatch.setattr(launch, "num_cores", lambda kind, device: 20)
+    monkeypatch.setitem(sys.modules, "torch_npu", FakeTorchNpu())
+    return launched
+
+
+def multiply(x: list[Any], weight: list[Any], y: list[Any], groups: Any, **changes: Any) -> None:
+    settings = {
+        "kind": 2,
+        "group_type": 0,
+        "group_list_type": 1,
+        "act_type": 5,
+        "transposed": False,
+        "scale": None,
+    } | changes
+    kernel_calls.FUNCTIONS["grouped_matmul"](
+        "npu",
+        x,
+        weight,
+        None,
+        settings.pop("scale"),
+        None,
+        None,
+        None,
+        None,
+        groups,
+        y,
+        settings.pop("kind"),
+        settings.pop("group_type"),
+        settings.pop("group_list_type"),
+        settings.pop("act_type"),
+        settings.pop("transposed"),
+        **settings,
+    )
+
+
+I8 = torch.int8
+COUNTS = torch.tensor([2, 3, 1])
+
+
+def test_a_stacked_weight_is_one_launch_without_copies(planned: list[Any]) -> None:
+    x, y = torch.zeros(7, 48, dtype=I8), torch.zeros(7, 33, dtype=torch.bfloat16)
+    stored, scale = torch.zeros(3, 33, 48, dtype=I8), torch.zeros(3, 33)
+    multiply([x], [stored.mT], [y], COUNTS, transposed=True, scale=[scale])
+    ((plan, given),) = planned
+    addresses = {argument.name: argument.tensor for argument in given}
+    assert plan.entry == "grouped_matmul_i8_bf16"
+    assert addresses["weight"].data_ptr() == stored.data_ptr()
+    assert addresses["x"] is x
+    assert addresses["y"] is y
+    assert addresses["scale"] is scale
+    assert addresses["bias"] is None
+    words = tiling_words(plan)
+    assert words[:4] == (7, 48, 33, 1)  # rows, k, n, [n, k]
+    assert words[-4:] == (3, 1, 3, -1)  # groups, counts, experts, all
+
+
+def test_a_list_of_weights_is_one_launch_for_each(planned: list[Any]) -> None:
+    x, y = torch.zeros(7, 32, dtype=I8), torch.zeros(7, 32, dtype=torch.int32)
+    weights = [torch.zeros(32, 32, dtype=I8) for _ in range(3)]
+    multiply([x], weights, [y], COUNTS)
+    assert [tiling_words(plan)[-1] for plan, _ in planned] == [0, 1, 2]
+    assert [tiling_words(plan)[11] for plan, _ in planned] == [
+        1,
+        0,
+        0,
+    ]  # the first one writes rows of no group
+    assert [given[-1].role for _, given in planned] == [Role.OUTPUT, Role.IN_OUT, Role.IN_OUT]
+    assert [given[1].tensor.data_ptr() for _, given in planned] == [w.data_ptr() for w in weights]
+
+
+def test_one_output_for_each_group_takes_slices(planned: list[Any]) -> None:
+    x = torch.zeros(6, 32, dtype=I8)
+    outputs = [torch.zeros(rows, 32, dtype=torch.int32) for rows in (2, 0, 4)]
+    multiply([x], [torch.zeros(32, 32, dtype=I8)] * 3, outputs, COUNTS)
+    assert [given[0].tensor.data_ptr() - x.data_ptr() for _, given in planned] == [0, 2 * 32]
+    assert [tiling_words(plan)[0] for plan, _ in planned] == [2, 4]
+    assert all(given[-2].tensor is None for _, given in planned)  # no group list
+
+
+def test_the_blocked_format_of_an_npu_is_recognised(
+    planned: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTorchNpu()
+    fake.get_npu_format = lambda tensor: 29
+    monkeypatch.setitem(sys.modules, "torch_npu", fake)
+    x, y = torch.zeros(6, 32, dtype=I8), torch.zeros(6, 64, dtype=torch.int32)
+    weight = torch.zeros(3, 32, 64, dtype=I8)
+    multiply([x], [weight], [y], COUNTS)
+    assert tiling_words(planned[0][0])[3] == 2
+    assert planned[0][1][1].tensor is weight
+
+
+def test_expected_rows_choose_the_tile(planned: list[Any]) -> None:
+    x, y = torch.zeros(512, 256, dtype=I8), torch.zeros(512, 512, dtype=torch.int32)
+    weight = torch.zeros(3, 256, 512, dtype=I8)
+    for expected in (16, 128):
+        multiply([x], [weight], [y], COUNTS, expected_rows=expected)
+    assert [tiling_words(plan)[4] for plan, _ in planned] == [16, 128]
+
+
+def test_tensors_of_an_npu_are_dispatched_here() -> None:
+    device: Any = NpuDevice("npu")
+    for operator in kernel_calls.FUNCTIONS:
+        function = backends.function_for(operator, device, "x")
+        assert function.func is kernel_calls.FUNCTIONS[operator]
+        assert function.args == ("npu",)
+    with pytest.raises(ValueError, match="input must be on a device that npu_dynamic_quant supports"):
+        backends.function_for("dynamic_quant", device, "input")
+
+
+_TRACED = """
+import sys, types, torch
+torch.utils.rename_privateuse1_backend("npu")
+module = types.ModuleType("npu")
+module.is_available, module.current_device, module.device_count = (lambda: True), (lambda: 0), (lambda: 1)
+module._is_in_bad_fork = lambda: False
+torch._register_device_module("npu", module)
+import moe_jit
+with torch._subclasses.FakeTensorMode():
+    x = torch.empty(12, 64, dtype=torch.int32, device="npu:0")
+    scale = torch.empty(64, device="npu:0")
+    y, row_scale = moe_jit.npu_dequant_swiglu_quant(x, weight_scale=scale, quant_mode=1)
+print(y.device, tuple(y.shape), tuple(row_scale.shape))
+"""
+
+
+def test_tensors_of_an_npu_are_traced() -> None:
+    path = str(Path(moe_jit.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", _TRACED], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "npu:0 (12, 32) (12,)", done.stderr

@@ -1,7 +1,8 @@
-"""Every barrier, event and flag in the kernels is needed, and the emulator says so when it is taken out.
+"""The kernels' flags, events and barriers are needed, and the emulator says so when they are taken out.
 
-Each mutant is a copy of the sources without one synchronisation. The operators' own tests run on it until one
-fails, which must be because of an ``EmulatorError``: results in the emulator do not depend on barriers.
+Each mutant is a copy of the sources without one flag between cores, without one event, or without the vector
+barriers of one file. The operators' own tests run on it until one fails, which must be because of an
+``EmulatorError``: results in the emulator do not depend on barriers.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "include/moe_jit/ascend"
-FLAGS = r"(?:PipeBarrier|SyncAll|CrossCoreSetFlag)<[^;]*>|CrossCoreWaitFlag"
-SINGLE = re.compile(rf"^ *(?:.*\) )?((?:vector_barrier|{FLAGS})\([^;]*\);)", re.M)
+FLAG = re.compile(
+    r"^ *(?:.*\) )?((?:(?:PipeBarrier|SyncAll|CrossCoreSetFlag)<[^;]*>|CrossCoreWaitFlag)\([^;]*\);)", re.M
+)
+BARRIER = "vector_barrier();"
 EVENT = re.compile(r"SetFlag<HardEvent::(\w+)>")
 
 # Comes before SyncAll, which in the emulator waits for the core's own pipes too;
@@ -60,12 +63,15 @@ def _mutants() -> list[Mutant]:
     found = []
     for path in sorted(KERNELS.rglob("*.h")):
         name, text = str(path.relative_to(KERNELS)), path.read_text()
-        for match in SINGLE.finditer(text):
+        for match in FLAG.finditer(text):
             begin, end = match.span(1)
             if "inline void" in match.group(0) or match.group(1) == KEPT:
                 continue
             without = text[:begin] + ";" + text[end:]
             found.append(Mutant(name, _line(text, begin), match.group(1), without))
+        if BARRIER in text:
+            first = _line(text, text.index(BARRIER))
+            found.append(Mutant(name, first, BARRIER, text.replace(BARRIER, ";")))
         for event in sorted(set(EVENT.findall(text))):
             without = re.sub(rf"(?:SetFlag|WaitFlag)<HardEvent::{event}>\([^;]*\);", ";", text)
             line = _line(text, text.index(f"SetFlag<HardEvent::{event}>"))

@@ -6,7 +6,7 @@ Every module of an operator exports one function with the operator's name; its a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -65,9 +65,11 @@ def function_for(
     device: torch.device,
     argument: str,
     plan: Callable[[str], jit.ModuleSpec] | None = None,
+    tuning_config: Sequence[int] | None = None,
 ) -> Callable[..., Any]:
     """The function that runs ``operator`` on ``device`` (that of ``argument``), or on the chosen backend.
-    ``plan`` chooses among the modules for a GPU target.
+    ``plan`` chooses among the modules for a GPU target; ``tuning_config`` is a hint for Ascend C kernels:
+    first the expected rows of a group.
 
     Compiles or loads its module. Raises ValueError where nothing supports it; nothing falls back to another
     one.
@@ -75,7 +77,8 @@ def function_for(
     kind = kind_of(device, argument)
     if kind in kernel_calls.KINDS:
         if operator in kernel_calls.FUNCTIONS:
-            return partial(kernel_calls.FUNCTIONS[operator], kind)
+            hints = {"expected_rows": tuning_config[0]} if tuning_config else {}
+            return partial(kernel_calls.FUNCTIONS[operator], kind, **hints)
         require_auto(f"npu_{operator}")
     target = _target(operator, device, argument)
     spec = plan(target) if plan and target != "cpu" else module_spec(operator, target)

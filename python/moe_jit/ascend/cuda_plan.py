@@ -25,7 +25,7 @@ _INT8_BLOCK = 128  # elements of k
 _K_ORDER = 16  # elements of k that launch_order_pairs() orders at a time
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
-_TILES = (16, 64, 160)
+_TILES = (16, 64, 128, 160)
 # Two sets of sums leave no registers for wider tiles.
 _SEGMENT_TILES = (16, 64)
 

@@ -269,7 +269,9 @@ def _allocate(x: torch.Tensor, w: torch.Tensor, group_list: torch.Tensor, **give
 
 def _run(x: torch.Tensor, w: torch.Tensor, group_list: torch.Tensor, **given: Any) -> torch.Tensor:
     call = _check(x, w, group_list, given)
-    function = backends.function_for("grouped_matmul_finalize_routing", x.device, "x")
+    function = backends.function_for(
+        "grouped_matmul_finalize_routing", x.device, "x", tuning_config=given["tuning_config"]
+    )
     y = _empty(call)
     function(
         call.x,

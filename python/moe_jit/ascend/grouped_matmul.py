@@ -203,7 +203,11 @@ def _run_checked(x: Any, weight: Any, given: dict[str, Any], signature: Hashable
     r, p = _check(x, weight, given)
     device = r.x[0].device
     function = backends.function_for(
-        "grouped_matmul", device, "x", lambda target: cuda_plan.module_for(r, p, target)
+        "grouped_matmul",
+        device,
+        "x",
+        lambda target: cuda_plan.module_for(r, p, target),
+        given["tuning_config"],
     )
     outputs = [r.x[0].new_empty(shape, dtype=p.output_dtype) for shape in _shapes(r)]
     lists = (p.bias, _as_int64(p.scale), p.offset, p.antiquant_scale, p.antiquant_offset)

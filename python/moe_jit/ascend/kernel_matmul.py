@@ -133,6 +133,7 @@ def grouped_matmul(
     group_list_type: int,
     act_type: int,
     transposed: bool,
+    expected_rows: int | None = None,
 ) -> None:
     if group_type == GroupType.DEPTH:
         reject("group_type", "-1 or 0 on an Ascend kernel (2 splits k)", group_type)
@@ -146,10 +147,12 @@ def grouped_matmul(
     parts = _parts(x, weight, lists, per_token_scale, group_list, y, GroupType(group_type), group_list_type)
     for part in parts:
         if part.x.shape[0]:
-            _multiply(where, part, Kind(kind), act_type, transposed)
+            _multiply(where, part, Kind(kind), act_type, transposed, expected_rows)
 
 
-def _multiply(where: str, part: _Part, kind: Kind, act_type: int, transposed: bool) -> None:
+def _multiply(
+    where: str, part: _Part, kind: Kind, act_type: int, transposed: bool, expected_rows: int | None
+) -> None:
     x, y, parameters = part.x.contiguous(), part.y, dict(part.parameters)
     weight, layout = stored(where, part.weight, transposed)
     bias = parameters["bias"]
@@ -170,6 +173,7 @@ def _multiply(where: str, part: _Part, kind: Kind, act_type: int, transposed: bo
         bias_is_bf16=bias is not None and bias.dtype == torch.bfloat16,
         has_bias=bias is not None,
         cores=launch.num_cores(where, x.device),
+        expected_rows=expected_rows,
     )
     arguments = [
         *inputs(x=x, weight=weight, **parameters),
@@ -197,6 +201,7 @@ def finalize_routing(
     kind: int,
     group_list_type: int,
     transposed: bool,
+    expected_rows: int | None = None,
 ) -> None:
     table, layout = stored(where, weight[0], transposed)
     experts = weight[0].shape[0]
@@ -217,6 +222,7 @@ def finalize_routing(
         shared_weight=shared_input_weight,
         row_index_is_int64=row_index.dtype == torch.int64,
         cores=launch.num_cores(where, x.device),
+        expected_rows=expected_rows,
     )
     arguments = [
         *inputs(x=x, weight=table, group_list=group_list, scale=scale[0]),

@@ -69,7 +69,7 @@ struct Int8RowsOfK : Int8Base {
 // [e, k, n] memory, plain (slabs of 128 bytes) or FRACTAL_NZ (32 bytes).
 template <bool kBlocked>
 struct Int8SlabsOfN : Int8Base {
-    using Weights = SlabsOfN<8, kBlockBytes, kBlocked ? 32 : 128, kBlocked>;
+    using Weights = SlabsOfN<8, kBlockBytes, kBlocked ? 32 : 128, kBlocked, 128>;
 
     template <int kTokens>
     __device__ __forceinline__ static void mma(const uint32_t (&a)[4], uint64_t b, Accum (&d)[kTokens / 2],

@@ -26,7 +26,7 @@ struct Int8Int4SlabsOfN {
     static constexpr bool kSegmented = kSegmented_;
     static constexpr int kTileWarpgroups = 2;
     static constexpr int kDepth = kBlockBytes;
-    using Weights = SlabsOfN<4, kDepth, kBlocked ? 32 : 128, kBlocked>;
+    using Weights = SlabsOfN<4, kDepth, kBlocked ? 32 : 128, kBlocked, 128>;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr int kStagingBytes = 0;

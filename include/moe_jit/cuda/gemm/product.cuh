@@ -20,7 +20,7 @@ struct Product {
         if constexpr (Weights::kSlabs) {
             const SlabMatrix matrix{a.weight,       a.num_experts, a.k, a.n * Weights::kBits / 8,
                                     a.expert_bytes, a.depth_stored};
-            return encode_slab_map(map, matrix, Weights::kSlabBytes, Weights::kDepth,
+            return encode_slab_map(map, matrix, Weights::kSlabBytes, Weights::kLineBytes, Weights::kDepth,
                                    Tile::kBoxRows / Weights::kSlabRows, Weights::kBlocked);
         } else {
             constexpr int kWeightBits = Weights::kRowBytes * Format::kTokenBits / kBlockBytes;

@@ -100,16 +100,19 @@ struct SlabMatrix {
     int64_t k_stored;
 };
 
-// Boxes of `slabs` slabs, each `depth` of k by slab_bytes of n.
-inline cudaError_t encode_slab_map(CUtensorMap* map, const SlabMatrix& w, int slab_bytes, int depth,
-                                   int slabs, bool blocked) {
-    const cuuint64_t k = w.k, n = w.n_bytes, experts = w.experts, expert = w.expert_bytes, slab = slab_bytes;
+// Boxes of `slabs` slabs, each `depth` of k by slab_bytes of n, in lines of line_bytes.
+inline cudaError_t encode_slab_map(CUtensorMap* map, const SlabMatrix& w, int slab_bytes, int line_bytes,
+                                   int depth, int slabs, bool blocked) {
+    const cuuint64_t k = w.k, n = w.n_bytes, experts = w.experts, expert = w.expert_bytes;
+    const cuuint64_t slab = slab_bytes, line = line_bytes;
     const auto box_k = static_cast<cuuint32_t>(depth), box_n = static_cast<cuuint32_t>(slab_bytes);
     if (blocked) {
-        const cuuint64_t stored = w.k_stored;
-        const cuuint64_t dim[5] = {slab, stored, (n + slab - 1) / slab, 1, experts};
-        const cuuint64_t stride[4] = {slab, stored * slab, expert, expert};
-        const cuuint32_t box[5] = {box_n, box_k, static_cast<cuuint32_t>(slabs), 1, 1};
+        const cuuint64_t stored = w.k_stored * slab;
+        const cuuint64_t dim[5] = {line, stored / line, (n + slab - 1) / slab, 1, experts};
+        const cuuint64_t stride[4] = {line, stored, expert, expert};
+        const cuuint32_t box[5] = {static_cast<cuuint32_t>(line),
+                                   static_cast<cuuint32_t>(depth * slab_bytes / line_bytes),
+                                   static_cast<cuuint32_t>(slabs), 1, 1};
         return encode_map(map, w.data, 5, dim, stride, box);
     }
     const cuuint64_t dim[5] = {n, k, 1, 1, experts};

@@ -49,21 +49,23 @@ struct KMajorRows {
 using RowsOfK = KMajorRows<kBlockBytes>;
 
 // Weights contiguous along n (8-bit MMAs cannot read them from shared memory): a block is a sequence of
-// slabs, kSlabBytes of n by kDepth of K each, swizzled over the slab's width. kBits is the width of an
-// element. kBlocked_: memory holds slabs too (FRACTAL_NZ: 32 bytes of n, all of K); a box brings several of
-// them.
-template <int kBits_, int kDepth_, int kSlabBytes_, bool kBlocked_>
+// slabs, kSlabBytes of n by kDepth of K each, swizzled over lines of kLineBytes. kBits is the width of an
+// element. kBlocked_: memory holds slabs too (FRACTAL_NZ: 32 bytes of n, all of K), a box brings several of
+// them, and a line may hold several k: TMA is slow with lines of 32 bytes.
+template <int kBits_, int kDepth_, int kSlabBytes_, bool kBlocked_, int kLineBytes_ = kSlabBytes_>
 struct SlabsOfN {
     static constexpr bool kInRegisters = true;
     static constexpr int kBits = kBits_;
     static constexpr int kDepth = kDepth_;
     static constexpr int kSlabBytes = kSlabBytes_;
     static constexpr bool kBlocked = kBlocked_;
+    static constexpr int kLineBytes = kLineBytes_;
     static constexpr int kRowBytes = kDepth * kBits / 8;
     static constexpr int kSlabRows = kSlabBytes * 8 / kBits;
     static constexpr int kMaxBoxRows = kBlocked ? 128 : kSlabRows;
     static constexpr bool kSlabs = true;
-    static_assert(kSlabBytes == 32 || kSlabBytes == 64 || kSlabBytes == 128, "widths of swizzles");
+    static_assert(kLineBytes == 32 || kLineBytes == 64 || kLineBytes == 128, "widths of swizzles");
+    static_assert(kBlocked || kLineBytes == kSlabBytes, "memory has gaps between slabs");
 
     template <class Tile>
     __device__ __forceinline__ static BoxOrigin box_origin(const PhaseParams&, const TileInfo& info, int box,
@@ -71,16 +73,17 @@ struct SlabsOfN {
         static_assert(kBlocked || Tile::kBoxRows == kSlabRows, "one slab per box");
         const int slab = (info.row_tile * Tile::kRows + box * Tile::kBoxRows) / kSlabRows;
         const int k = k_block * kDepth;
-        if constexpr (kBlocked) return {{0, k, slab, 0, info.expert}};
+        if constexpr (kBlocked) return {{0, k * kSlabBytes / kLineBytes, slab, 0, info.expert}};
         return {{slab * kSlabBytes, k, 0, 0, info.expert}};
     }
 
     // Offset in a block of the 16 bytes `chunk` (of n) at `k`. Multiples of 32 of k only add.
     __device__ __forceinline__ static int chunk_offset(int chunk, int k) {
-        constexpr int kChunks = kSlabBytes / 16;
-        constexpr int kRowsPerLine = 128 / kSlabBytes;
-        const int swizzled = chunk % kChunks ^ (k / kRowsPerLine & (kChunks - 1));
-        return (chunk / kChunks * kDepth + k) * kSlabBytes + swizzled * 16;
+        constexpr int kSlabChunks = kSlabBytes / 16, kLineChunks = kLineBytes / 16;
+        const int position = k * kSlabChunks + chunk % kSlabChunks;
+        const int line = position / kLineChunks;
+        const int swizzled = position % kLineChunks ^ (line / (128 / kLineBytes) & (kLineChunks - 1));
+        return chunk / kSlabChunks * kDepth * kSlabBytes + line * kLineBytes + swizzled * 16;
     }
 };
 
