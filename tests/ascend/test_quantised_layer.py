@@ -24,7 +24,7 @@ OPERATORS = (
 )
 CUDA = [d for d in devices(*OPERATORS) if not isinstance(d, str) and d.values[0] == "cuda"]
 SPARE = 9  # rows of no expert behind the live ones, as in a receive buffer
-LAST_BITS = 2e-3  # relative L2: an int8 or bf16 value next to a tie may round the other way
+LAST_BITS = 4e-3  # relative L2: an int8 or bf16 value next to a tie may round the other way
 QUANTISATION = 0.02
 
 

@@ -1,5 +1,5 @@
-// A row of y is summed by a few CTAs, each for some columns. They find its rows in an index that holds the
-// first kListed for each destination, in any order; without an index, or for more rows, in row_index itself.
+// A row of y is summed by one or more CTAs, each for some columns. They find its rows in an index that holds
+// the first kListed for each destination, in any order; without an index, or for more rows, in row_index.
 #pragma once
 
 #include "moe_jit/core/epilogue.h"
@@ -13,9 +13,8 @@ namespace moe_jit::cuda::ordered_sum {
 constexpr int kThreads = 128;
 constexpr int kListed = 32;      // rows of a destination in the index
 constexpr int kSearched = 1024;  // so many rows are looked for without an index, or at once
-constexpr int kColumns = 4;      // of a vector
-constexpr int kVectors = 2;      // of a thread, kThreads apart
-constexpr int kAhead = 4;        // rows that are requested before the first is added
+constexpr int kColumns = 4;      // of a vector, of which a thread sums one at a time
+constexpr int kAhead = 8;        // rows that are requested before the first is added
 constexpr int kMaxGroups = 1024;
 
 __device__ __forceinline__ int64_t destination(const OrderedSumArgs& args, int64_t row) {
@@ -47,17 +46,8 @@ __global__ void __launch_bounds__(kThreads) list_rows(const __grid_constant__ Or
     if (place < kListed) listed_rows(args, target)[place] = row;
 }
 
-struct Columns {
-    int first;  // vector of this thread
-    int total;  // vectors of a row
-
-    __device__ __forceinline__ int at(int v) const { return first + v * kThreads; }
-    __device__ __forceinline__ bool has(int v) const { return at(v) < total; }
-};
-
-using Sums = float4[kVectors];
-
 // What one row is multiplied with, and the bias that its group adds.
+template <bool kBias>
 struct Weighing {
     float factor;  // 1 changes no bits
     float logit;
@@ -71,7 +61,7 @@ struct Weighing {
             weighing.logit = args.logit[row];
             weighing.factor = fp32::mul(weighing.logit, weighing.factor);
         }
-        if (args.bias) {
+        if constexpr (kBias) {
             int low = 0, high = args.groups.num_groups - 1;  // the first group that ends behind the row
             while (low < high) {
                 const int middle = (low + high) / 2;
@@ -84,42 +74,36 @@ struct Weighing {
 
     __device__ __forceinline__ float term(float product, int column) const {
         const float weighed = fp32::mul(product, factor);
-        return bias ? fp32::add(weighed, fp32::mul(bf16_to_float(bias[column]), logit)) : weighed;
+        if constexpr (kBias) return fp32::add(weighed, fp32::mul(bf16_to_float(bias[column]), logit));
+        return weighed;
+    }
+
+    __device__ __forceinline__ void add(const float4& row, int column, float4& sum) const {
+        sum.x = fp32::add(sum.x, term(row.x, column));
+        sum.y = fp32::add(sum.y, term(row.y, column + 1));
+        sum.z = fp32::add(sum.z, term(row.z, column + 2));
+        sum.w = fp32::add(sum.w, term(row.w, column + 3));
     }
 };
 
-__device__ __forceinline__ void add(float4& sum, const float4& row, const Weighing& weighing, int column) {
-    sum.x = fp32::add(sum.x, weighing.term(row.x, column));
-    sum.y = fp32::add(sum.y, weighing.term(row.y, column + 1));
-    sum.z = fp32::add(sum.z, weighing.term(row.z, column + 2));
-    sum.w = fp32::add(sum.w, weighing.term(row.w, column + 3));
-}
-
 // Rows list[0] to list[count - 1], in this order.
-__device__ __forceinline__ void add_rows(const OrderedSumArgs& args, const Columns& columns, const int* list,
-                                         int count, const int* group_ends, Sums& sums) {
-    const auto* rows = reinterpret_cast<const float4*>(args.rows);
+template <bool kBias>
+__device__ __forceinline__ void add_rows(const OrderedSumArgs& args, int column, const int* list, int count,
+                                         const int* group_ends, float4& sum) {
     for (int first = 0; first < count; first += kAhead) {
-        float4 value[kAhead][kVectors];
-        Weighing weighing[kAhead];
+        float4 value[kAhead];
+        Weighing<kBias> weighing[kAhead];
 #pragma unroll
         for (int a = 0; a < kAhead; ++a) {
             if (first + a >= count) break;
-            const int index = list[first + a];
-            const float4* row = rows + static_cast<int64_t>(index) * columns.total;
-#pragma unroll
-            for (int v = 0; v < kVectors; ++v) {
-                if (columns.has(v)) value[a][v] = __ldcs(row + columns.at(v));
-            }
-            weighing[a] = Weighing::of(args, index, group_ends);
+            const int row = list[first + a];
+            const float* source = args.rows + static_cast<int64_t>(row) * args.n + column;
+            value[a] = __ldcs(reinterpret_cast<const float4*>(source));
+            weighing[a] = Weighing<kBias>::of(args, row, group_ends);
         }
 #pragma unroll
         for (int a = 0; a < kAhead; ++a) {
-            if (first + a >= count) break;
-#pragma unroll
-            for (int v = 0; v < kVectors; ++v) {
-                if (columns.has(v)) add(sums[v], value[a][v], weighing[a], columns.at(v) * kColumns);
-            }
+            if (first + a < count) weighing[a].add(value[a], column, sum);
         }
     }
 }
@@ -164,56 +148,54 @@ __device__ __forceinline__ int search(const OrderedSumArgs& args, int64_t target
     return count;
 }
 
-__device__ __forceinline__ void start_sums(const OrderedSumArgs& args, int64_t target, const Columns& columns,
-                                           Sums& sums) {
+__device__ __forceinline__ float4 shared_input(const OrderedSumArgs& args, int64_t target, int column) {
+    float value[kColumns] = {};
     const int64_t row = target - args.shared_begin;
-    const bool has_shared = args.shared && row >= 0 && row < args.shared_rows;
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-        sums[v] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (!has_shared || !columns.has(v)) continue;
-        float* value = &sums[v].x;
+    if (args.shared && row >= 0 && row < args.shared_rows) {
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) {
             float element[1];
-            load_parameters(args.shared, args.shared_element, row * args.n + columns.at(v) * kColumns + c,
-                            element);
+            load_parameters(args.shared, args.shared_element, row * args.n + column + c, element);
             value[c] = fp32::mul(args.shared_weight, element[0]);
         }
     }
+    return make_float4(value[0], value[1], value[2], value[3]);
 }
 
+// CTA i of blocks_per_row takes every blocks_per_row-th part of kThreads vectors.
+template <bool kBias>
 __global__ void __launch_bounds__(kThreads)
     sum_rows(const __grid_constant__ OrderedSumArgs args, int blocks_per_row) {
-    __shared__ int list[kSearched], group_ends[kMaxGroups];
+    __shared__ int list[kSearched], group_ends[kBias ? kMaxGroups : 1];
     let_dependents_start();
     wait_for_predecessors();
     const int64_t target = blockIdx.x / blocks_per_row;
-    const int part = blockIdx.x % blocks_per_row;
-    const Columns columns{part * kThreads * kVectors + static_cast<int>(threadIdx.x), args.n / kColumns};
-    const int listed = args.index ? args.index[target] : kListed + 1;
+    int count = args.index ? args.index[target] : kListed + 1;
+    const bool listed = count <= kListed;
     int64_t live = 0;
-    if (listed > kListed || args.bias) {
+    if (!listed || kBias) {
         live = decode_groups<kThreads>(args.groups, [&](int group, int, int64_t, int64_t end) {
-            group_ends[group] = static_cast<int>(end);
+            if constexpr (kBias) group_ends[group] = static_cast<int>(end);
         });
     }
-    if (listed <= kListed && threadIdx.x < 32) sort_listed(listed_rows(args, target), listed, list);
-    Sums sums;
-    start_sums(args, target, columns, sums);
+    const bool search_once = !listed && live <= kSearched;
+    if (listed && threadIdx.x < 32) sort_listed(listed_rows(args, target), count, list);
+    if (search_once) count = search(args, target, 0, live, list);
     __syncthreads();
-    if (listed <= kListed) {
-        add_rows(args, columns, list, listed, group_ends, sums);
-    } else {
-        for (int64_t begin = 0; begin < live; begin += kSearched) {
-            const int count = search(args, target, begin, live, list);
-            add_rows(args, columns, list, count, group_ends, sums);
+    const int first = static_cast<int>(blockIdx.x % blocks_per_row) * kThreads;
+    for (int vector = first; vector < args.n / kColumns; vector += blocks_per_row * kThreads) {
+        // All threads of the CTA search, those without columns too.
+        const int column = min(vector + static_cast<int>(threadIdx.x), args.n / kColumns - 1) * kColumns;
+        float4 sum = shared_input(args, target, column);
+        if (listed || search_once) {
+            add_rows<kBias>(args, column, list, count, group_ends, sum);
+        } else {
+            for (int64_t begin = 0; begin < live; begin += kSearched) {
+                const int found = search(args, target, begin, live, list);
+                add_rows<kBias>(args, column, list, found, group_ends, sum);
+            }
         }
-    }
-    auto* y = reinterpret_cast<float4*>(args.y) + target * columns.total;
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-        if (columns.has(v)) y[columns.at(v)] = sums[v];
+        *reinterpret_cast<float4*>(args.y + target * args.n + column) = sum;
     }
 }
 
