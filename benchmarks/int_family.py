@@ -11,6 +11,7 @@ models.py; bf16: torch's in this run); for operators on rows, a copy of as many 
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -130,8 +131,11 @@ def main(
         raise typer.BadParameter(f"{', '.join(unknown)}; known are {known}", param_hint="--families")
     facts = environment(commit)
     gpu = facts["gpu"].removeprefix("NVIDIA ").replace(" ", "-").lower()
-    path = out / f"{date.today()}-{gpu}-{facts['commit']}" / "int_family.csv"
+    directory = out / f"{date.today()}-{gpu}-{facts['commit']}-int"
+    directory.mkdir(parents=True, exist_ok=True)
     roofs = measure_roofs()
+    facts |= {"rates_per_second": roofs._asdict(), "command": sys.argv[1:]}
+    (directory / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
     results: list[Row] = []
     try:
         for make in workloads(families.split(","), list(map(int, rows.split(","))), layouts.split(",")):
@@ -139,9 +143,9 @@ def main(
             torch.cuda.empty_cache()
     finally:
         if results:
-            write_csv(path, results)
+            write_csv(directory / "table.csv", results)
             print_table(results, roofs)
-            print(f"results: {path}")
+            print(f"results: {directory}")
 
 
 if __name__ == "__main__":
