@@ -44,6 +44,12 @@ Row = tuple[Workload, float, Measurement]
 
 def workloads(families: list[str], rows: list[int], layouts: list[str]) -> Iterator[Callable[[], Workload]]:
     """Makers, so that only one workload's tensors live at a time."""
+    if "dequant_swiglu_quant" in families:
+        for dtype in (torch.int32, torch.bfloat16):
+            for width in SWIGLU_WIDTHS:
+                yield from (partial(SwigluRows, dtype, r, width) for r in SWIGLU_ROWS)
+    if "dynamic_quant" in families:
+        yield from (partial(DynamicRows, r, 7168) for r in SWIGLU_ROWS)
     for product in (*PRODUCTS, FinalizedProduct):
         shapes = SHAPES[1:] if product is FinalizedProduct else SHAPES
         for layout in (name for name in product.layouts if name in layouts or len(product.layouts) == 1):
@@ -51,12 +57,6 @@ def workloads(families: list[str], rows: list[int], layouts: list[str]) -> Itera
                 weights = product(*shape, layout)
                 yield from (partial(weights.with_rows, r) for r in rows)
                 del weights
-    if "dequant_swiglu_quant" in families:
-        for dtype in (torch.int32, torch.bfloat16):
-            for width in SWIGLU_WIDTHS:
-                yield from (partial(SwigluRows, dtype, r, width) for r in SWIGLU_ROWS)
-    if "dynamic_quant" in families:
-        yield from (partial(DynamicRows, r, 7168) for r in SWIGLU_ROWS)
 
 
 def measure(workload: Workload, contender: Contender) -> Measurement:
