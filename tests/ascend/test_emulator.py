@@ -49,6 +49,16 @@ def test_quantised_activations_have_the_bits_of_the_cpu(base: str) -> None:
             assert torch.equal(result, expected), inputs.note
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["i8-i32", "i8-bf16-token", "i8i4-bf16", "bf16", "bf16-i8"])
+def test_sizes_of_a_model(name: str) -> None:
+    """Several tiles of k, n and rows for each of 24 cores."""
+    inputs = Inputs()
+    problem = Problem(inputs, ROWS[name], inputs.counts(64, 600).tolist(), 2048, 1536)
+    with use_backend(EMULATOR, cores=24):
+        problem.check(problem.call()[0])
+
+
 # ---- what has no kernel
 
 
