@@ -59,6 +59,17 @@ def test_sizes_of_a_model(name: str) -> None:
         problem.check(problem.call()[0])
 
 
+def test_pairs_select_among_several_weights() -> None:
+    inputs = Inputs()
+    x, weights = inputs.integers(10, 64), list(inputs.integers(4, 64, 32).unbind(0))
+    pairs = torch.tensor([[3, 2], [0, 3], [2, 3], [1, 0]])
+    options = {"group_list": pairs, "group_list_type": 2, "group_type": 0, "split_item": 3}
+    (on_cpu,) = moe_jit.npu_grouped_matmul([x], weights, output_dtype=torch.int32, **options)
+    with use_backend(EMULATOR, cores=3):
+        (y,) = moe_jit.npu_grouped_matmul([x], weights, output_dtype=torch.int32, **options)
+    assert torch.equal(y, on_cpu), inputs.note
+
+
 # ---- what has no kernel
 
 
