@@ -11,6 +11,7 @@ models.py; bf16: torch's in this run); for operators on rows, a copy of as many 
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -43,6 +44,12 @@ Row = tuple[Workload, float, Measurement]
 
 def workloads(families: list[str], rows: list[int], layouts: list[str]) -> Iterator[Callable[[], Workload]]:
     """Makers, so that only one workload's tensors live at a time."""
+    if "dequant_swiglu_quant" in families:
+        for dtype in (torch.int32, torch.bfloat16):
+            for width in SWIGLU_WIDTHS:
+                yield from (partial(SwigluRows, dtype, r, width) for r in SWIGLU_ROWS)
+    if "dynamic_quant" in families:
+        yield from (partial(DynamicRows, r, 7168) for r in SWIGLU_ROWS)
     for product in (*PRODUCTS, FinalizedProduct):
         shapes = SHAPES[1:] if product is FinalizedProduct else SHAPES
         for layout in (name for name in product.layouts if name in layouts or len(product.layouts) == 1):
@@ -50,12 +57,6 @@ def workloads(families: list[str], rows: list[int], layouts: list[str]) -> Itera
                 weights = product(*shape, layout)
                 yield from (partial(weights.with_rows, r) for r in rows)
                 del weights
-    if "dequant_swiglu_quant" in families:
-        for dtype in (torch.int32, torch.bfloat16):
-            for width in SWIGLU_WIDTHS:
-                yield from (partial(SwigluRows, dtype, r, width) for r in SWIGLU_ROWS)
-    if "dynamic_quant" in families:
-        yield from (partial(DynamicRows, r, 7168) for r in SWIGLU_ROWS)
 
 
 def measure(workload: Workload, contender: Contender) -> Measurement:
@@ -130,8 +131,11 @@ def main(
         raise typer.BadParameter(f"{', '.join(unknown)}; known are {known}", param_hint="--families")
     facts = environment(commit)
     gpu = facts["gpu"].removeprefix("NVIDIA ").replace(" ", "-").lower()
-    path = out / f"{date.today()}-{gpu}-{facts['commit']}" / "int_family.csv"
+    directory = out / f"{date.today()}-{gpu}-{facts['commit']}-int"
+    directory.mkdir(parents=True, exist_ok=True)
     roofs = measure_roofs()
+    facts |= {"rates_per_second": roofs._asdict(), "command": sys.argv[1:]}
+    (directory / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
     results: list[Row] = []
     try:
         for make in workloads(families.split(","), list(map(int, rows.split(","))), layouts.split(",")):
@@ -139,9 +143,9 @@ def main(
             torch.cuda.empty_cache()
     finally:
         if results:
-            write_csv(path, results)
+            write_csv(directory / "table.csv", results)
             print_table(results, roofs)
-            print(f"results: {path}")
+            print(f"results: {directory}")
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ CONFIGS = (
 
 def tuned(call: Callable[[Config, int], torch.Tensor], rows_per_group: int) -> Callable[[int], torch.Tensor]:
     """``call(config, index)`` with the fastest config for groups of ``rows_per_group`` rows."""
-    largest = max(16, 2 * rows_per_group)
+    smallest, largest = min(rows_per_group / 4, 64), max(16, 2 * rows_per_group)
     times = {}
     for config in CONFIGS:
-        if config.block_m > largest:
+        if not smallest <= config.block_m <= largest:
             continue
         calls: Sequence[Callable[[], object]] = [partial(call, config, i) for i in range(TUNING_CALLS)]
         with suppress(triton.runtime.errors.OutOfResources):

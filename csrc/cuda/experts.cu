@@ -11,10 +11,10 @@ using ExpertTile =
 
 int compiled_activation_type() { return static_cast<int>(MOE_JIT_ACTIVATION::kType); }
 
-int expert_tile_tokens() { return ExpertTile::kClusterTokens; }
+int expert_tile_tokens() { return ExpertTile::kTokens; }
 
 int64_t expert_counters(int64_t max_rows, int num_local) {
-    return 1 + max_rows / ExpertTile::kClusterTokens + num_local;
+    return 1 + max_rows / ExpertTile::kTokens + num_local;
 }
 
 cudaError_t launch_experts(const ExpertsArgs& args, cudaStream_t stream) {

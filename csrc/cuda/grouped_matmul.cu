@@ -26,7 +26,7 @@ using ProductTile = TileOf<MOE_JIT_TILE_TOKENS, ProductFormat, MOE_JIT_MAX_GROUP
 
 }  // namespace
 
-int product_tile_tokens() { return ProductTile::kClusterTokens; }
+int product_tile_tokens() { return ProductTile::kTokens; }
 
 cudaError_t launch_product(const ProductArgs& args, cudaStream_t stream) {
     return Product<ProductTile, ProductOutput>::launch(args, stream);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from collections.abc import Callable
@@ -117,6 +118,12 @@ def _cutlass() -> str:
     return f"{found.version} ({found.include})"
 
 
+def _bisheng() -> str:
+    if not os.environ.get("ASCEND_HOME_PATH", "").strip():
+        return "ASCEND_HOME_PATH is not set: no modules for NPUs"
+    return _compiler_text(toolchain.find_bisheng())
+
+
 def _cache() -> str:
     store = jit.user_store()
     access = "writable" if store.is_writable() else "not writable: modules are compiled again in each process"
@@ -137,6 +144,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "C++ compiler": lambda: _compiler_text(toolchain.find_host_compiler()),
     "nvcc": lambda: _compiler_text(toolchain.find_nvcc()),
     "CUTLASS": _cutlass,
+    "bisheng": _bisheng,
     "cache": _cache,
     "limits": _limits,
 }

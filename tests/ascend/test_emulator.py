@@ -49,6 +49,27 @@ def test_quantised_activations_have_the_bits_of_the_cpu(base: str) -> None:
             assert torch.equal(result, expected), inputs.note
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["i8-i32", "i8-bf16-token", "i8i4-bf16", "bf16", "bf16-i8"])
+def test_sizes_of_a_model(name: str) -> None:
+    """Several tiles of k, n and rows for each of 24 cores."""
+    inputs = Inputs()
+    problem = Problem(inputs, ROWS[name], inputs.counts(64, 600).tolist(), 2048, 1536)
+    with use_backend(EMULATOR, cores=24):
+        problem.check(problem.call()[0])
+
+
+def test_pairs_select_among_several_weights() -> None:
+    inputs = Inputs()
+    x, weights = inputs.integers(10, 64), list(inputs.integers(4, 64, 32).unbind(0))
+    pairs = torch.tensor([[3, 2], [0, 3], [2, 3], [1, 0]])
+    options = {"group_list": pairs, "group_list_type": 2, "group_type": 0, "split_item": 3}
+    (on_cpu,) = moe_jit.npu_grouped_matmul([x], weights, output_dtype=torch.int32, **options)
+    with use_backend(EMULATOR, cores=3):
+        (y,) = moe_jit.npu_grouped_matmul([x], weights, output_dtype=torch.int32, **options)
+    assert torch.equal(y, on_cpu), inputs.note
+
+
 # ---- what has no kernel
 
 

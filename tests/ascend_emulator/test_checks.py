@@ -103,6 +103,8 @@ RULES = {
     "queue_used_after_reset": "queue protocol: InitBuffer was not called",
     "queue_event_of_scratch": "increment: missing event MTE2_V: .*TBuf<VECCALC>",
     "flag_between_cores": r"AIV 0: copy: race between cores: .* write by take at .* of AIC 0 \(pipe FIX\)",
+    "flag_from_the_only_vector_core": r"race between cores: the read .* by copy .* of AIV [01] \(pipe MTE3\)",
+    "flag_between_all_cube_cores": r"race between cores: the read .* by take .* of AIC [0-2] \(pipe FIX\)",
     "flag_back_between_cores": "copy: race between cores: .* 'workspace'",
     "flag_between_vector_cores": "copy: reads undefined memory: nothing has written byte 256 of 'workspace'",
     "flag_between_all_cores": r"copy: race between cores: the read .* by copy .* of AIV 0 \(pipe MTE3\)",

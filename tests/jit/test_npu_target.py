@@ -9,7 +9,7 @@ import pytest
 from support import cann as stand_in
 from support.cann import Cann
 
-from moe_jit import jit
+from moe_jit import cli, jit
 from moe_jit.jit import ModuleSpec, ToolchainError, Unit, flags, loader, spec, toolchain
 
 _UNIT = Unit("kernel.cpp", (("ENTRY", "k"), ("ARGUMENTS(at)", "at(0), at(1)")), wrapper="launch.cpp")
@@ -122,3 +122,9 @@ def test_flags_hold_no_path_and_the_emulator_comes_first(project: Any) -> None:
     include = project.tree.include
     assert includes == [f"-I{include}/moe_jit/ascend_emulator", f"-I{include}", f"-I{project.tree.csrc}"]
     assert "-ffp-contract=off" in command
+
+
+def test_doctor_reports_the_toolkit(cann: Cann, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli._bisheng() == f"1.2.3 ({cann.bisheng})"
+    monkeypatch.delenv("ASCEND_HOME_PATH")
+    assert cli._bisheng() == "ASCEND_HOME_PATH is not set: no modules for NPUs"

@@ -1,22 +1,12 @@
-// Group lists decoded on the device: which rows (or which part of the reduction dimension) belong to a group.
+// Group lists decoded by a block: which rows (or which part of the reduction dimension) belong to a group.
 #pragma once
 
 #include <cstdint>
 #include <cub/block/block_scan.cuh>
 
+#include "moe_jit/cuda/group_list.h"
+
 namespace moe_jit::cuda {
-
-// Numbers of the `group_list_type` parameter.
-enum class GroupListType : int { kCumulative = 0, kCounts = 1, kSparse = 2 };
-
-// `values` as moe_jit::ffi::GroupedMatmulCall says; nullptr: one group of all rows.
-struct GroupList {
-    const int64_t* values;
-    int num_groups;
-    int type;  // GroupListType
-    int64_t num_rows;
-    int num_experts;
-};
 
 namespace detail {
 

@@ -29,9 +29,10 @@ OPERATORS = (
 _CUDA_UNITS = {
     "dequant_swiglu_quant": ("dequant_swiglu_quant.cpp", "dequant_swiglu_quant.cu"),
     "dynamic_quant": ("dynamic_quant.cpp", "dynamic_quant.cu"),
+    "ordered_sum": ("ordered_sum.cpp", "ordered_sum.cu"),
 }
-# Operators whose GPU module depends on the call.
-_PLANNED = ("grouped_matmul",)
+# Operators whose GPU modules depend on the call.
+_PLANNED = ("grouped_matmul", "grouped_matmul_finalize_routing")
 CUDA_OPERATORS = (*_CUDA_UNITS, *_PLANNED)
 
 

@@ -26,6 +26,8 @@ _K_ORDER = 16  # elements of k that launch_order_pairs() orders at a time
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
 _TILES = (16, 64, 128, 160)
+# Weights that are converted keep both math warpgroups on a tile, see Format::kTileWarpgroups.
+_SHARED_TILES = (16, 64, 160)
 # Two sets of sums leave no registers for wider tiles.
 _SEGMENT_TILES = (16, 64)
 
@@ -160,7 +162,7 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     form = "Single" if groups == 1 else f"Groups{length}" if length in _SHORT_GROUPS else "Groups"
     form += "" if p.antiquant_offset is None else "Offset"
     name = f"{'RowsOf' if r.weight.transposed else _layout(r)}{bits}<{element}>::{form}"
-    return TensorCoreProduct(name, f"FloatOutput<{element}>", _TILES)
+    return TensorCoreProduct(name, f"FloatOutput<{element}>", _SHARED_TILES)
 
 
 def _scaled(p: Parameters) -> str:
@@ -188,5 +190,5 @@ def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
     form = "Segments" if segments > 1 else "Single"
     blocked = str(r.weight.blocked).lower()
     output = f"Int4Output<{_ELEMENT[p.output_dtype]}>"
-    tiles = _SEGMENT_TILES if segments > 1 else _TILES
+    tiles = _SEGMENT_TILES if segments > 1 else _SHARED_TILES
     return TensorCoreProduct(f"Int8Int4<{blocked}>::{shifted}{form}", output, tiles)

@@ -9,10 +9,10 @@ import torch
 from moe_jit import checks
 from moe_jit.checks import Dim, reject
 
-from . import arguments, backends, group_list, weights
+from . import arguments, backends, cuda_plan, group_list, weights
 from .group_list import GroupList
-from .matmul_arguments import Kind, check_tuning
-from .matmul_rules import check_int4_groups, check_int8_int4_sizes
+from .matmul_arguments import GroupType, Kind, Request, check_tuning
+from .matmul_rules import Parameters, check_int4_groups, check_int8_int4_sizes
 from .operators import Operator
 from .weights import Weight
 
@@ -269,6 +269,8 @@ def _allocate(x: torch.Tensor, w: torch.Tensor, group_list: torch.Tensor, **give
 
 def _run(x: torch.Tensor, w: torch.Tensor, group_list: torch.Tensor, **given: Any) -> torch.Tensor:
     call = _check(x, w, group_list, given)
+    if x.device.type == "cuda":
+        return _run_on_gpu(call)
     function = backends.function_for(
         "grouped_matmul_finalize_routing", x.device, "x", tuning_config=given["tuning_config"]
     )
@@ -277,7 +279,7 @@ def _run(x: torch.Tensor, w: torch.Tensor, group_list: torch.Tensor, **given: An
         call.x,
         list(call.weight.tensors),
         call.groups.on(x.device),
-        [call.scale.view(torch.int64) if call.scale.dtype == torch.uint64 else call.scale],
+        [_packed_as_int64(call.scale)],
         None if call.bias is None else [call.bias],
         None if call.offset is None else [call.offset],
         call.per_token_scale,
@@ -290,6 +292,48 @@ def _run(x: torch.Tensor, w: torch.Tensor, group_list: torch.Tensor, **given: An
         int(call.kind),
         call.groups.kind,
         call.weight.transposed,
+    )
+    return y
+
+
+def _packed_as_int64(scale: torch.Tensor) -> torch.Tensor:
+    return scale.view(torch.int64) if scale.dtype == torch.uint64 else scale
+
+
+def _run_on_gpu(call: _Call) -> torch.Tensor:
+    """The grouped product in float32, then its rows, weighed, in the order of the rows. The bias of int8
+    weights counts with the logit and so belongs to the second step."""
+    device, in_product = call.x.device, call.kind is Kind.INT8_INT4
+    bias = [call.bias] if in_product and call.bias is not None else None
+    offset = None if call.offset is None else [call.offset]
+    scale = [_packed_as_int64(call.scale)]
+    request = Request(
+        call.kind, [call.x], [tuple(call.x.shape)], call.weight, {}, call.groups, GroupType.ROWS, 3, 0, None
+    )
+    parameters = Parameters(bias, scale, offset, None, None, None, torch.float32, 0)
+    product = backends.function_for(
+        "grouped_matmul", device, "x", lambda target: cuda_plan.module_for(request, parameters, target)
+    )
+    ordered_sum = backends.function_for("ordered_sum", device, "x")
+    groups = call.groups.on(device)
+    rows = call.x.new_empty((call.x.shape[0], call.weight.n[0]), dtype=torch.float32)
+    settings = (int(call.kind), int(GroupType.ROWS), call.groups.kind, 0, call.weight.transposed)
+    product(
+        [call.x], list(call.weight.tensors), bias, scale, offset, None, None, None, groups, [rows], *settings
+    )
+    y = _empty(call)
+    ordered_sum(
+        rows,
+        call.row_index,
+        groups,
+        call.per_token_scale,
+        call.logit,
+        None if in_product else call.bias,
+        call.shared_input,
+        y,
+        call.shared_input_weight,
+        call.shared_input_offset,
+        call.groups.kind,
     )
     return y
 

@@ -28,6 +28,33 @@ CASE(flag_between_cores, MixAic12, 1) {
         load(kLoaded, gm.scratch[GetSubBlockIdx() * 128], 128);
     }
 }
+CASE(flag_from_the_only_vector_core, MixAic11, 2) {
+    const auto slot = gm.scratch[GetBlockIdx() * 64];
+    if ASCEND_IS_AIV {
+        publish(slot);
+        if (wrong)
+            CrossCoreSetFlag<2, PIPE_V>(8);
+        else
+            CrossCoreSetFlag<2, PIPE_MTE3>(8);
+    } else {
+        CrossCoreWaitFlag(8);
+        load(local(TPosition::A1, 0), slot, 64);
+    }
+}
+CASE(flag_between_all_cube_cores, MixAic10, 3) {
+    const auto mine = GetBlockIdx();
+    load_operands(gm);
+    multiply(local(TPosition::CO1, 0), local(TPosition::A2, 0), local(TPosition::B2, 0));
+    order<HardEvent::M_FIX>();
+    take(gm.scratch[mine * 256], local(TPosition::CO1, 0));
+    if (wrong)
+        CrossCoreSetFlag<0, PIPE_M>(8);
+    else
+        CrossCoreSetFlag<0, PIPE_FIX>(8);
+    CrossCoreWaitFlag(8);
+    order<HardEvent::MTE1_MTE2>();
+    load(local(TPosition::A1, 0), gm.scratch[(mine + 1) % 3 * 256], 256);
+}
 // The slot is written again although the vector cores may still read it.
 CASE(flag_back_between_cores, MixAic12, 1) {
     for (int tile = 0; tile < 2; ++tile) {

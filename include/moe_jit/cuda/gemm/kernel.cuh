@@ -155,14 +155,13 @@ struct GroupedGemm {
     __device__ static void init_barriers(Storage& storage) {
         for (int s = 0; s < Tile::kStages; ++s) {
             storage.full[s].init(1 + TokenSource::kArrivals);
-            storage.empty[s].init(Tile::kTileWarpgroups * 4 * Tile::kCluster);
+            storage.empty[s].init(Tile::kTileWarpgroups * 4);
         }
         for (int s = 0; s < kTileSlots; ++s) {
             storage.tile_full[s].init(1);
             storage.tile_empty[s].init(32 * (TokenSource::kWarps + kMathWarps));
         }
         for (auto& turn : storage.turn) turn.init(Tile::kTileWarpgroups * 4);
-        for (int s = 0; s < kClaimSlots; ++s) storage.claim_full[s].init(1);
         cutlass::arch::fence_barrier_init();
     }
 
@@ -177,18 +176,8 @@ struct GroupedGemm {
     }
 };
 
-template <int kCluster>
-__device__ __forceinline__ void sync_cluster() {
-    if constexpr (kCluster > 1) {
-        cute::cluster_arrive();
-        cute::cluster_wait();
-    } else {
-        __syncthreads();
-    }
-}
-
 template <class Gemm>
-__global__ void __cluster_dims__(Gemm::Tile::kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     grouped_gemm_kernel(const __grid_constant__ typename Gemm::Params params) {
     // The register pool of a 168-register launch, redistributed: 56 + 2 * 224 <= 3 * 168.
     constexpr uint32_t kProducerRegisters = 56;
@@ -204,9 +193,9 @@ __global__ void __cluster_dims__(Gemm::Tile::kCluster, 1, 1) __launch_bounds__(k
     let_dependents_start();
     wait_for_predecessors();
     // The first claim travels together with the schedule.
-    const int first_claim = threadIdx.x == 0 ? claim_tile<typename Gemm::Tile>(params.schedule.next_tile) : 0;
+    const int first_claim = threadIdx.x == 0 ? atomicAdd(params.schedule.next_tile, 1) : 0;
     load_schedule(storage, params.schedule);
-    sync_cluster<Gemm::Tile::kCluster>();
+    __syncthreads();
 
     const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroupThreads, 0);
     if (warpgroup == 0) {
@@ -216,13 +205,10 @@ __global__ void __cluster_dims__(Gemm::Tile::kCluster, 1, 1) __launch_bounds__(k
         cutlass::arch::warpgroup_reg_alloc<kMathRegisters>();
         Gemm::consume(storage, params, warpgroup - 1);
     }
-    // No CTA may leave while another one still signals its barriers.
-    if constexpr (Gemm::Tile::kCluster > 1) sync_cluster<Gemm::Tile::kCluster>();
 }
 
 template <class Gemm>
 cudaError_t launch_gemm(const typename Gemm::Params& params, int num_sms, cudaStream_t stream, bool pdl) {
-    using Tile = typename Gemm::Tile;
     const auto kernel = grouped_gemm_kernel<Gemm>;
     constexpr int kSharedBytes = sizeof(typename Gemm::Storage);
     if (const cudaError_t error =
@@ -230,8 +216,7 @@ cudaError_t launch_gemm(const typename Gemm::Params& params, int num_sms, cudaSt
         error != cudaSuccess) {
         return error;
     }
-    return cuda::launch(kernel, dim3(num_sms / Tile::kCluster * Tile::kCluster), dim3(kThreads), kSharedBytes,
-                        stream, pdl, params);
+    return cuda::launch(kernel, dim3(num_sms), dim3(kThreads), kSharedBytes, stream, pdl, params);
 }
 
 }  // namespace moe_jit::cuda::gemm

@@ -78,14 +78,8 @@ struct Mainloop {
         if constexpr (!Tile::kTokensByTma) fence_gathered_tokens();
     }
 
-    // A stage is reused when all CTAs that its weights were multicast to have read it.
     __device__ __forceinline__ static void release(Storage& storage, int slot) {
-        if constexpr (Tile::kCluster > 1) {
-            const uint32_t lane = threadIdx.x % 32;
-            storage.empty[slot].arrive(lane, lane < Tile::kCluster);
-        } else {
-            if (threadIdx.x % 32 == 0) storage.empty[slot].arrive();
-        }
+        if (threadIdx.x % 32 == 0) storage.empty[slot].arrive();
     }
 
     // Partial sums leave the tensor core after every k-block and are added in fp32: those of one (block,

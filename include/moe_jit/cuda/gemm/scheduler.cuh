@@ -5,8 +5,6 @@
 // p - 1, which all come earlier in the order: progress needs no co-residency of CTAs.
 #pragma once
 
-#include <cute/arch/cluster_sm90.hpp>
-
 #include "moe_jit/cuda/gemm/params.h"
 #include "moe_jit/cuda/gemm/tile.cuh"
 
@@ -17,17 +15,6 @@ template <class Tile>
 __device__ __forceinline__ int num_stages(const PhaseParams& phase) {
     constexpr int kStageK = Tile::kBlocks * kBlockBytes;
     return (phase.k_bytes + kStageK - 1) / kStageK;
-}
-
-template <class Tile>
-__device__ __forceinline__ int cluster_rank() {
-    return Tile::kCluster > 1 ? static_cast<int>(cute::block_rank_in_cluster()) : 0;
-}
-
-// Claims the next tile for a whole cluster; its other CTAs are told by the leader.
-template <class Tile>
-__device__ __forceinline__ int claim_tile(int32_t* counter) {
-    return cluster_rank<Tile>() == 0 ? atomicAdd(counter, 1) : 0;
 }
 
 // Copies the prefix sums to shared memory; all kThreads threads take part. Ends without a barrier.
@@ -61,10 +48,10 @@ __device__ __forceinline__ int equal_width(int rows, int tiles) {
     return (share + 7) & ~7;
 }
 
-// CTA `rank`'s part of tile `id` of the global order; a whole warp takes part.
+// Tile `id` of the global order; a whole warp takes part.
 template <class Tile, class Params>
 __device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& storage, const Params& params,
-                                                int id, int rank) {
+                                                int id) {
     const int num_experts = params.schedule.num_experts;
     const int token_tiles = storage.tile_offsets[num_experts];
     TileInfo info{};
@@ -91,11 +78,6 @@ __device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& stora
     info.token_tile = first_tile + token_tile;
     info.token_begin = row_begin + token_tile * width;
     info.tokens = min(width, rows - token_tile * width);
-    if constexpr (Tile::kCluster > 1) {
-        const int share = equal_width(info.tokens, Tile::kCluster);
-        info.token_begin += rank * share;
-        info.tokens = max(0, min(share, info.tokens - rank * share));
-    }
     info.shared_weights = tiles > 1;
     if (params.schedule.expert_ids) info.expert = params.schedule.expert_ids[info.expert];
     return info;
@@ -104,7 +86,7 @@ __device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& stora
 // Number of signals that complete a token tile of `phase`.
 template <class Tile>
 __device__ __forceinline__ int ready_target(const PhaseParams& phase) {
-    return phase.row_tiles * Tile::kTileWarpgroups * Tile::kCluster;
+    return phase.row_tiles * Tile::kTileWarpgroups;
 }
 
 __device__ __forceinline__ void wait_ready(const int32_t* counter, int target) {

@@ -23,8 +23,6 @@ constexpr int kUnitRows = 64;
 
 // Tiles announced ahead of the consumers.
 constexpr int kTileSlots = 4;
-// Claims announced ahead inside a cluster; the ring bounds how far its CTAs drift apart.
-constexpr int kClaimSlots = 16;
 // Tokens that pass through the epilogue's staging buffer at a time.
 constexpr int kStagedTokens = 32;
 constexpr int kStagedRowBytes = 128 + 16;
@@ -35,20 +33,16 @@ constexpr int kMaxSharedBytes = 227 * 1024;
 // Format_            what is multiplied, see format.cuh
 // kUnits_            64-row units that one math warpgroup accumulates
 // kTileWarpgroups_   math warpgroups that share a tile; with 1 they work on alternate tiles, so that the
-// epilogue
-//                    of one overlaps the MMAs of the other
-// kCluster_          CTAs that take neighbouring token ranges of one tile and share its weights by multicast
+//                    epilogue of one overlaps the MMAs of the other
 // kBlocks_           k-blocks per stage
 // Widths_            token widths with code, ascending; the last one sizes the ring
-template <class Format_, int kMaxExperts_, int kUnits_, int kTileWarpgroups_, int kCluster_, int kBlocks_,
-          int... Widths_>
+template <class Format_, int kMaxExperts_, int kUnits_, int kTileWarpgroups_, int kBlocks_, int... Widths_>
 struct Tile {
     using Format = Format_;
     using Widths = std::integer_sequence<int, Widths_...>;
     static constexpr int kMaxExperts = kMaxExperts_;
     static constexpr int kUnits = kUnits_;
     static constexpr int kTileWarpgroups = kTileWarpgroups_;
-    static constexpr int kCluster = kCluster_;
     static constexpr int kBlocks = kBlocks_;
     static constexpr int kTurns = kMathWarpgroups / kTileWarpgroups;
     static constexpr int kRows = kUnitRows * kUnits * kTileWarpgroups;
@@ -56,7 +50,6 @@ struct Tile {
     static constexpr int kBoxBytes = kBoxRows * Format::Weights::kRowBytes;
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
-    static constexpr int kClusterTokens = kTokens * kCluster;
     // Who brings token rows: TMA boxes of neighbouring rows, TMA boxes of one row each, or asynchronous
     // copies.
     static constexpr bool kTokensInOrder = Format::kTokensInOrder;
@@ -74,9 +67,8 @@ struct Tile {
 
     static_assert(((Widths_ % 8 == 0) && ...), "wgmma's N is a multiple of 8");
     static_assert(kTokens % kTokenBoxRows == 0, "whole boxes of token rows");
-    static_assert(kRows % kBoxRows == 0 && kBoxes % kCluster == 0,
-                  "the CTAs of a cluster share a tile's boxes");
-    static_assert(kStages >= 3 && (kCluster == 1 || kStages + 3 <= kClaimSlots), "ring depth");
+    static_assert(kRows % kBoxRows == 0, "boxes cover a tile");
+    static_assert(kStages >= 3, "ring depth");
 };
 
 // k-blocks per stage that bring as many weight bytes as 8-bit rows of K.
@@ -84,31 +76,31 @@ template <class Format>
 constexpr int kStageBlocks = std::max(1, kBlockBytes / Format::Weights::kRowBytes);
 
 // The tiles worth having code for, by the tokens that one of them covers.
-template <int kClusterTokens, class Format, int kMaxExperts>
+template <int kTileTokens, class Format, int kMaxExperts>
 struct TileOf;
 // Few tokens: narrow row tiles spread few experts evenly over the SMs.
 template <class Format, int kMaxExperts>
 struct TileOf<8, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 1, 1, 1, 2, 8>;
+    using type = Tile<Format, kMaxExperts, 1, 1, 2, 8>;
 };
 template <class Format, int kMaxExperts>
 struct TileOf<16, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, Format::kTileWarpgroups, 1, kStageBlocks<Format>, 8, 16>;
+    using type = Tile<Format, kMaxExperts, 2, Format::kTileWarpgroups, kStageBlocks<Format>, 8, 16>;
 };
 template <class Format, int kMaxExperts>
 struct TileOf<64, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, Format::kTileWarpgroups, 1,
+    using type = Tile<Format, kMaxExperts, 2, Format::kTileWarpgroups,
                       kStageBlocks<Format> / Format::kTileWarpgroups, 16, 32, 64>;
 };
 template <class Format, int kMaxExperts>
 struct TileOf<128, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, 1, 1, 1, 32, 64, 96, 128>;
+    using type = Tile<Format, kMaxExperts, 2, 1, 1, 32, 64, 96, 128>;
 };
 // Compute-bound: both warpgroups share 256 weight rows. Per product, token rows are read half as often from
 // L2 as in tiles of 128 rows, and fewer bytes are written to shared memory.
 template <class Format, int kMaxExperts>
 struct TileOf<160, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, 2, 1, 1, 64, 80, 96, 112, 128, 144, 160>;
+    using type = Tile<Format, kMaxExperts, 2, 2, 1, 64, 80, 96, 112, 128, 144, 160>;
 };
 
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.
@@ -142,8 +134,6 @@ struct alignas(1024) SharedStorage {
     TileInfo tile[kTileSlots];
     cutlass::arch::ClusterTransactionBarrier full[Tile::kStages];
     cutlass::arch::ClusterBarrier empty[Tile::kStages];
-    int claim[kClaimSlots];
-    cutlass::arch::ClusterTransactionBarrier claim_full[kClaimSlots];
     cutlass::arch::ClusterBarrier turn[kMathWarpgroups];
     cutlass::arch::ClusterBarrier tile_full[kTileSlots];
     cutlass::arch::ClusterBarrier tile_empty[kTileSlots];
