@@ -100,9 +100,11 @@ def test_several_tensors_are_not_for_tensor_cores():
     [
         ("bf16", [2, 4], 16),
         ("bf16", [40], 64),
-        ("bf16", [64] * 9, 128),
+        ("bf16", [64] * 9, 160),
         ("bf16", [600], 160),
         ("bf16-i4", [600], 160),
+        ("i8-i32", [64] * 9, 128),
+        ("i8-i32", [600], 128),
     ],
 )
 def test_tiles_hold_nearly_every_group(name: str, counts: list[int], tile: int):

@@ -26,6 +26,10 @@ _K_ORDER = 16  # elements of k that launch_order_pairs() orders at a time
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
 _TILES = (16, 64, 128, 160)
+# Measured for int8 (benchmarks/NOTES.md): tiles of alternating warpgroups are faster than those of 160 unless
+# weights [e, k, n] meet a long k.
+_ALTERNATING_TILES = (16, 64, 128)
+_LONG_K = 4096
 # Weights that are converted keep both math warpgroups on a tile, see Format::kTileWarpgroups.
 _SHARED_TILES = (16, 64, 160)
 # Two sets of sums leave no registers for wider tiles.
@@ -145,7 +149,7 @@ def _float(r: Request, p: Parameters) -> TensorCoreProduct | None:
         return None
     element = _ELEMENT[r.x[0].dtype]
     layout = "RowsOfK" if r.weight.transposed else _layout(r)
-    return TensorCoreProduct(f"Float16Formats<{element}>::{layout}", f"FloatOutput<{element}>", _TILES)
+    return TensorCoreProduct(f"Float16Formats<{element}>::{layout}", f"FloatOutput<{element}>", _SHARED_TILES)
 
 
 def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
@@ -175,9 +179,10 @@ def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
     outputs = {torch.int8: "RequantisedOutput", torch.int32: "IntegerOutput"}
     output = outputs.get(p.output_dtype) or _scaled(p)
     if r.weight.transposed:
-        return TensorCoreProduct("Int8RowsOfK", output, _TILES)
+        return TensorCoreProduct("Int8RowsOfK", output, _ALTERNATING_TILES)
     blocked = str(r.weight.blocked).lower()
-    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, _TILES)
+    tiles = _TILES if r.weight.k[0] >= _LONG_K else _ALTERNATING_TILES
+    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, tiles)
 
 
 def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
