@@ -105,4 +105,6 @@ def check_random_swiglu(inputs: Inputs) -> None:
         y, scale = moe_jit.npu_dequant_swiglu_quant(x, **arguments)
     on_cpu = {name: v.cpu() if isinstance(v, torch.Tensor) else v for name, v in arguments.items()}
     note = f"{inputs.note} {rows} x {half} groups {groups} {bias_dtype} mode {arguments['swiglu_mode']}"
-    check_quantised(y, scale, reference.dequant_swiglu_quant(x.cpu(), **on_cpu), note)
+    expected = reference.dequant_swiglu_quant(x.cpu(), **on_cpu)
+    # A bias may cancel nearly all of a row of few columns: fp32 errors of values up to 100, over 127.
+    check_quantised(y, scale, expected, note, scale_atol=1e-7)

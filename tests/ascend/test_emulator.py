@@ -70,6 +70,28 @@ def test_pairs_select_among_several_weights() -> None:
     assert torch.equal(y, on_cpu), inputs.note
 
 
+@pytest.mark.parametrize(
+    "quantisation",
+    [
+        {"quant_scale": (1, 1), "quant_mode": 1},
+        {"quant_scale": (1, 1)},
+        {"quant_offset": (1, 1)},
+        {"quant_scale": (1,), "quant_offset": (1,)},
+    ],
+)
+@pytest.mark.parametrize("half", [1, 9])
+def test_parameters_of_one_column(half: int, quantisation: dict[str, Any]) -> None:
+    inputs = Inputs()
+    if half > 1 and "quant_mode" in quantisation:
+        quantisation = quantisation | {"quant_scale": (1, half)}
+    given = {k: inputs.positive(*v) if isinstance(v, tuple) else v for k, v in quantisation.items()}
+    x = inputs.normal(7, 2 * half, dtype=torch.bfloat16, std=3.0)
+    on_cpu = moe_jit.npu_dequant_swiglu_quant(x, **given)
+    with use_backend(EMULATOR, cores=3):
+        for result, expected in zip(moe_jit.npu_dequant_swiglu_quant(x, **given), on_cpu, strict=True):
+            assert torch.equal(result, expected), inputs.note
+
+
 # ---- what has no kernel
 
 

@@ -40,6 +40,7 @@ def _dequant_swiglu_quant(
     glu_alpha: float,
     glu_bias: float,
 ) -> None:
+    quantisation = quant_offset if quant_scale is None else quant_scale
     groups = GroupListTiling()
     if group_index is not None:
         count = group_index.shape[0]
@@ -52,7 +53,7 @@ def _dequant_swiglu_quant(
         is_grouped=group_index is not None,
         bias_format=0 if bias is None else _BIAS_NUMBERS[bias.dtype],
         bias_rows=1 if bias is None else bias.shape[0],
-        quant_is_scalar=quant_scale is not None and quant_scale.shape[1] == 1,
+        quant_is_scalar=not dynamic and quantisation is not None and quantisation.shape[1] == 1,
         activate_left=activate_left,
         dynamic=dynamic,
         swiglu_mode=swiglu_mode,
