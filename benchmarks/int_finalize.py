@@ -46,7 +46,7 @@ class FinalizedProduct(Int8Product):
         )
 
     def _with_index_add(self):
-        product = triton_int.tuned(self.by_triton, self.rows)
+        product = triton_int.tuned(self.by_triton, self.rows, self.calls)
 
         def call(index: int) -> torch.Tensor:
             rows = product(index).float() * self.logit[:, None]

@@ -100,7 +100,7 @@ class GroupedProduct(Workload):
         return out
 
     def triton(self, call: Callable[[triton_int.Config, int], torch.Tensor]) -> Contender:
-        return Contender("triton", lambda: triton_int.tuned(call, self.rows))
+        return Contender("triton", lambda: triton_int.tuned(call, self.rows, self.calls))
 
 
 class Int8Product(GroupedProduct):

@@ -40,14 +40,18 @@ CONFIGS = (
 )
 
 
-def tuned(call: Callable[[Config, int], torch.Tensor], rows_per_group: int) -> Callable[[int], torch.Tensor]:
-    """``call(config, index)`` with the fastest config for groups of ``rows_per_group`` rows."""
+def tuned(
+    call: Callable[[Config, int], torch.Tensor], rows_per_group: int, num_calls: int
+) -> Callable[[int], torch.Tensor]:
+    """``call(config, index)``, index < num_calls, with the fastest config for groups of ``rows_per_group``."""
     smallest, largest = min(rows_per_group / 4, 64), max(16, 2 * rows_per_group)
     times = {}
     for config in CONFIGS:
         if not smallest <= config.block_m <= largest:
             continue
-        calls: Sequence[Callable[[], object]] = [partial(call, config, i) for i in range(TUNING_CALLS)]
+        calls: Sequence[Callable[[], object]] = [
+            partial(call, config, i) for i in range(min(TUNING_CALLS, num_calls))
+        ]
         with suppress(triton.runtime.errors.OutOfResources):
             times[config] = graph_time_us(list(calls), TUNING_REPLAYS)
     return partial(call, min(times, key=lambda config: times[config]))
