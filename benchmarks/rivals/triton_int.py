@@ -43,7 +43,7 @@ CONFIGS = (
 def tuned(
     call: Callable[[Config, int], torch.Tensor], rows_per_group: int, num_calls: int
 ) -> Callable[[int], torch.Tensor]:
-    """``call(config, index)``, index < num_calls, with the fastest config for groups of ``rows_per_group``."""
+    """``call(config, index)``, index < num_calls, with its best config for ``rows_per_group`` rows."""
     smallest, largest = min(rows_per_group / 4, 64), max(16, 2 * rows_per_group)
     times = {}
     for config in CONFIGS:
