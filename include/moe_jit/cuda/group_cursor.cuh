@@ -18,7 +18,7 @@ class GroupCursor {
     // By all lanes of every warp. Then live_rows() is known, and seek() may go to any row from `first` on.
     __device__ GroupCursor(const GroupCounts& groups, int64_t rows) : groups_(groups), rows_(rows) {
         if (groups.values == nullptr) {
-            live_ = rows;
+            live_ = end_ = rows;
             return;
         }
         const int lane = threadIdx.x % 32;
@@ -45,13 +45,13 @@ class GroupCursor {
     // Rows from here on belong to no group.
     __device__ int64_t live_rows() const { return live_; }
 
-    // By all lanes of a warp, before the first seek(), which then returns true; row < live_rows().
+    // By all lanes of a warp: the group of `row` < live_rows().
     __device__ void start(int64_t row) {
-        group_ = -1;
         if (groups_.values == nullptr) return;
         const int owner = __ffs(__ballot_sync(~0u, lane_end_ > row)) - 1;
-        group_ = owner * per_lane_ - 1;
-        end_ = __shfl_sync(~0u, lane_begin_, owner);
+        group_ = owner * per_lane_;
+        end_ = __shfl_sync(~0u, lane_begin_, owner) + size_of(group_);
+        seek(row);
     }
 
     // True where the group is another than that of the row before.
@@ -69,7 +69,6 @@ class GroupCursor {
   private:
     // -1 ends a list of pairs.
     __device__ __forceinline__ int64_t size_of(int g) const {
-        if (groups_.values == nullptr) return rows_;
         if (!groups_.pairs) return min(max(groups_.values[g], int64_t{0}), rows_);
         const int64_t index = groups_.values[2 * g], size = groups_.values[2 * g + 1];
         return size <= 0 || index < 0 || index >= groups_.count ? -1 : min(size, rows_);

@@ -23,7 +23,6 @@ inline int threads_for(int width, int per_thread) {
 template <class Args>
 cudaError_t launch_rows(void (*kernel)(Args), const Args& args, int threads, int64_t shared_bytes,
                         cudaStream_t stream) {
-    if (args.rows > INT32_MAX) return cudaErrorInvalidValue;
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              static_cast<int>(shared_bytes));
     int per_sm = 0;

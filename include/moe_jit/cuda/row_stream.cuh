@@ -48,15 +48,12 @@ __device__ __forceinline__ void bulk_copy(void* shared, const void* global, uint
 
 }  // namespace detail
 
-// A CTA's share of `count` rows, as even as possible. There are fewer than 2^31 rows.
+// A CTA's share of `count` rows, as even as possible.
 struct RowShare {
     int64_t first, last;
 
     __device__ static RowShare of(int64_t count) {
-        const auto rows = static_cast<uint32_t>(count);
-        const uint32_t each = rows / gridDim.x, rest = rows % gridDim.x;
-        const uint32_t first = blockIdx.x * each + min(blockIdx.x, rest);
-        return {first, first + each + (blockIdx.x < rest)};
+        return {count * blockIdx.x / gridDim.x, count * (blockIdx.x + 1) / gridDim.x};
     }
 };
 

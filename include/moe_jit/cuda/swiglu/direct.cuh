@@ -20,7 +20,10 @@ __global__ void __launch_bounds__(kDirectThreads)
     const RowShare share = RowShare::of(group.live_rows());
     RowMaximum maximum(maxima);
     Row<X, kMode> row(args);
-    if (share.first < share.last) group.start(share.first);
+    if (share.first < share.last) {
+        group.start(share.first);
+        row.use_parameters(group.parameters());
+    }
     for (int64_t i = share.first; i < share.last; ++i) {
         if (group.seek(i)) row.use_parameters(group.parameters());
         row.use(static_cast<const typename X::Storage*>(args.x) + i * 2 * args.half, row.scale_of(i));

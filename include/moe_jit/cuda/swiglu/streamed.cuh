@@ -10,8 +10,8 @@
 
 namespace moe_jit::cuda::swiglu {
 
-constexpr int kMaxHalf = 8192;  // wider rows do not fit into the shared memory
-constexpr int kResults = 16;    // of a row, for each thread
+constexpr int kResults = 16;      // of a row, for each thread
+constexpr int kMaxThreads = 512;  // rows of this many fill the shared memory
 
 // The results of a row that a thread computes: kResults / kVector runs of kVector neighbours. Where a row has
 // fewer, threads share the last run.
@@ -46,17 +46,11 @@ class Results {
         }
         if (row_.smoothing()) smooth(squares);
         deviation_ = deviation(fmaxf(even.exponent, odd.exponent), squares);
-        float largest = 0.0f;
+        float largest[4] = {};
 #pragma unroll
-        for (int part = 0; part < kParts; ++part) {
-            largest_[part] = fabsf(value_[part]);
-#pragma unroll
-            for (int i = part + kParts; i < kResults; i += kParts) {
-                largest_[part] = fmaxf(largest_[part], fabsf(value_[i]));
-            }
-            largest = fmaxf(largest, largest_[part]);
-        }
-        return deviation_ < 1.0f ? largest : 0.0f;
+        for (int i = 0; i < kResults; ++i) largest[i % 4] = fmaxf(largest[i % 4], fabsf(value_[i]));
+        largest_ = fmaxf(fmaxf(largest[0], largest[1]), fmaxf(largest[2], largest[3]));
+        return deviation_ < 1.0f ? largest_ : 0.0f;
     }
 
     // The largest exact magnitude of those that may be the row's, whose largest estimate is given.
@@ -65,18 +59,12 @@ class Results {
             deviation_ = __int_as_float(0x7f800000);
         }
         const float near = deviation_ < 1.0f ? estimated * kNearMaximum : -1.0f;
+        if (largest_ < near) return 0.0f;
+        uint32_t candidates = 0;
+#pragma unroll
+        for (int i = 0; i < kResults; ++i) candidates |= uint32_t{!(fabsf(value_[i]) < near)} << i;
         float largest = 0.0f;
-#pragma unroll
-        for (int part = 0; part < kParts; ++part) {
-            if (largest_[part] < near) continue;
-            uint32_t candidates = 0;
-#pragma unroll
-            for (int i = part; i < kResults; i += kParts) {
-                candidates |= uint32_t{!(fabsf(value_[i]) < near)} << i;
-            }
-            for_each(candidates,
-                     [&](int, int column) { largest = fmaxf(largest, fabsf(row_.exact(column))); });
-        }
+        for_each(candidates, [&](int, int column) { largest = fmaxf(largest, fabsf(row_.exact(column))); });
         return largest;
     }
 
@@ -106,8 +94,6 @@ class Results {
     }
 
   private:
-    static constexpr int kParts = 4;  // of a thread's results, in turn
-
     __device__ __forceinline__ int begin(int run) const {
         return min((run * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kVector, last_);
     }
@@ -158,7 +144,7 @@ class Results {
     Scales<X, kVector> scales_[kRuns];
     float value_[kResults];
     float deviation_;
-    float largest_[kParts];  // estimated magnitudes
+    float largest_;  // estimated magnitude
 };
 
 // Zeros for a CTA's share of the rows from `first` on.
@@ -174,7 +160,7 @@ __device__ __forceinline__ void clear_rows(const DequantSwigluQuantArgs& args, i
 }
 
 template <class X, GluMode kMode>
-__global__ void __launch_bounds__(kMaxHalf / kResults)
+__global__ void __launch_bounds__(kMaxThreads)
     streamed_kernel(const __grid_constant__ DequantSwigluQuantArgs args) {
     using Storage = typename X::Storage;
     extern __shared__ __align__(128) char slots[];
@@ -188,26 +174,25 @@ __global__ void __launch_bounds__(kMaxHalf / kResults)
     wait_for_predecessors();
 
     const uint32_t row_bytes = 2 * args.half * sizeof(Storage);
-    RowShare share = RowShare::of(args.rows);
-    RowStream stream(barriers, slots, args.x, row_bytes, share);
+    RowStream stream(barriers, slots, args.x, row_bytes, RowShare::of(args.rows));
     GroupCursor group({args.group_index, args.num_groups, args.groups_are_pairs}, args.rows);
-    if (group.live_rows() != args.rows) {
-        share = RowShare::of(group.live_rows());
-        stream.restart(args.x, share);
-    }
+    const RowShare share = RowShare::of(group.live_rows());
+    if (group.live_rows() != args.rows) stream.restart(args.x, share);
     RowMaximum estimated(estimates), maximum(maxima);
     Row<X, kMode> row(args);
     Results<X, kMode> results(row, args.half);
+    const auto use_group = [&] {
+        row.use_parameters(group.parameters());
+        results.load_scales();
+    };
     float next_scale = 1.0f;
     if (share.first < share.last) {
         next_scale = row.scale_of(share.first);
         group.start(share.first);
+        use_group();
     }
     for (int64_t i = share.first; i < share.last; ++i) {
-        if (group.seek(i)) {
-            row.use_parameters(group.parameters());
-            results.load_scales();
-        }
+        if (group.seek(i)) use_group();
         row.use(reinterpret_cast<const Storage*>(stream.wait()), next_scale);
         next_scale = row.scale_of(min(i + 1, share.last - 1));
         estimated.add(results.estimate());
@@ -219,7 +204,7 @@ __global__ void __launch_bounds__(kMaxHalf / kResults)
         results.store(amax, args.recipe, args.y + i * args.half);
         if (threadIdx.x == 0) args.scale[i] = RowQuantizer::of(args.recipe, amax, 127.0f).scale;
     }
-    if (group.live_rows() != args.rows) clear_rows(args, group.live_rows());
+    clear_rows(args, group.live_rows());
 }
 
 }  // namespace moe_jit::cuda::swiglu
