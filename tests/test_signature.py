@@ -112,6 +112,7 @@ def test_public_names():
         "swap_halves",
         "unshuffle_gemm1",
         "unshuffle_gemm2",
+        "use_backend",
         "trtllm_fp8_per_tensor_scale_moe",
         "trtllm_fp8_per_tensor_scale_routed_moe",
         "warmup",
