@@ -6,13 +6,13 @@ import errno
 import json
 import logging
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shapes import problem
+from support.users import as_another_user, shared_directory
 
 from moe_jit.autotuner import store
 from moe_jit.autotuner.key import Key, key_of
@@ -184,11 +184,18 @@ def test_a_full_disk_leaves_the_old_file(
     assert {p.name for p in tmp_path.iterdir()} <= {"tactics.json", "tactics.json.lock"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_of_another_user(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tmp_path.chmod(0o500)
-    assert not save(tmp_path / "tactics.json", table())
-    assert "was not written" in caplog.text
+def test_a_directory_of_another_user(caplog: pytest.LogCaptureFixture) -> None:
+    with shared_directory() as directory:
+        path = directory / "tactics.json"
+        assert save(path, table("a"))
+
+        def check() -> None:
+            assert not save(path, table("b"))
+            assert "was not written" in caplog.text
+            assert load(path) == table("a")
+
+        as_another_user(directory, check)
+        assert load(path) == table("a")
 
 
 def test_a_path_that_cannot_be_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

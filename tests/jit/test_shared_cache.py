@@ -1,4 +1,4 @@
-"""One cache directory under a full disk, and between versions of the package."""
+"""One cache directory under a full disk, and between versions of the package and between users."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.users import as_another_user, shared_directory
 
 from moe_jit import jit
-from moe_jit.jit import SourceTree, loader
+from moe_jit.jit import SourceTree, loader, store
 
 
 def published(cache_dir: Path) -> list[Path]:
@@ -65,3 +66,40 @@ def test_same_version_at_another_path_compiles_nothing(project: Any, tmp_path: P
     loader._modules.clear()
     assert jit.load(project.spec, SourceTree(moved))["value"]() == 7
     assert project.compilations == 1
+
+
+def test_cache_of_another_user_is_read_and_not_written() -> None:
+    with shared_directory() as directory:
+        cache = store.Store(directory / "cache")
+        with cache.stage() as stage, cache.lock("name"):
+            (stage / "unit.o").write_bytes(b"compiled")
+            cache.publish(stage, "objects", "name", {})
+
+        def check() -> None:
+            assert not cache.is_writable()
+            entry = cache.find("objects", "name")
+            assert entry is not None
+            assert entry.payload.read_bytes() == b"compiled"
+            with cache.lock("name"):  # no wait, no error
+                assert cache.find("objects", "another") is None
+            with pytest.raises(PermissionError), cache.stage():
+                pass
+
+        as_another_user(directory, check)
+        assert sorted(path.name for path in (directory / "cache").iterdir()) == ["locks", "objects", "tmp"]
+
+
+def test_private_modules_beside_a_cache_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    with shared_directory() as directory:
+        cache = store.Store(directory / "cache")
+        with cache.stage():
+            pass
+        monkeypatch.setenv("MOE_JIT_CACHE_DIR", str(cache.root))
+
+        def check() -> None:
+            loader._private_store.cache_clear()
+            chosen = loader._store_to_write("a module")
+            assert chosen.root != cache.root
+            assert chosen.is_writable()
+
+        as_another_user(directory, check)
