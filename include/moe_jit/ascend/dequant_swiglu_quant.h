@@ -10,6 +10,13 @@
 
 namespace moe_jit::ascend {
 
+// What every entry of npu_dequant_swiglu_quant takes, and passes on as DequantSwigluQuantArguments.
+#define MOE_JIT_DEQUANT_SWIGLU_QUANT_PARAMETERS                                                   \
+    GM_ADDR x, GM_ADDR weight_scale, GM_ADDR activation_scale, GM_ADDR bias, GM_ADDR quant_scale, \
+        GM_ADDR quant_offset, GM_ADDR group_index, GM_ADDR y, GM_ADDR scale, GM_ADDR, GM_ADDR tiling
+#define MOE_JIT_DEQUANT_SWIGLU_QUANT_ARGUMENTS \
+    {x, weight_scale, activation_scale, bias, quant_scale, quant_offset, group_index, y, scale, tiling}
+
 struct DequantSwigluQuantArguments {
     Address x, weight_scale, activation_scale, bias, quant_scale, quant_offset, group_index, y, scale, tiling;
 };

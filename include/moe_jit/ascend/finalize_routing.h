@@ -7,6 +7,15 @@
 
 namespace moe_jit::ascend {
 
+// What every entry of npu_grouped_matmul_finalize_routing takes, and passes on as FinalizeArguments.
+#define MOE_JIT_FINALIZE_PARAMETERS                                                                 \
+    GM_ADDR x, GM_ADDR weight, GM_ADDR group_list, GM_ADDR scale, GM_ADDR bias, GM_ADDR offset,     \
+        GM_ADDR per_token_scale, GM_ADDR shared_input, GM_ADDR logit, GM_ADDR row_index, GM_ADDR y, \
+        GM_ADDR workspace, GM_ADDR tiling
+#define MOE_JIT_FINALIZE_ARGUMENTS                                                          \
+    {x,     weight,    group_list, scale,     bias,  offset, per_token_scale, shared_input, \
+     logit, row_index, y,          workspace, tiling}
+
 struct FinalizeArguments {
     Address x, weight, group_list, scale, bias, offset, per_token_scale, shared_input, logit, row_index, y,
         workspace, tiling;

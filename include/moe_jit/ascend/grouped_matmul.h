@@ -11,6 +11,15 @@
 
 namespace moe_jit::ascend {
 
+// What every entry of npu_grouped_matmul takes, and passes on as MatmulArguments.
+#define MOE_JIT_MATMUL_PARAMETERS                                                                            \
+    GM_ADDR x, GM_ADDR weight, GM_ADDR bias, GM_ADDR scale, GM_ADDR offset, GM_ADDR antiquant_scale,         \
+        GM_ADDR antiquant_offset, GM_ADDR per_token_scale, GM_ADDR group_list, GM_ADDR y, GM_ADDR workspace, \
+        GM_ADDR tiling
+#define MOE_JIT_MATMUL_ARGUMENTS                                                                       \
+    {x,          weight, bias,      scale, offset, antiquant_scale, antiquant_offset, per_token_scale, \
+     group_list, y,      workspace, tiling}
+
 struct MatmulArguments {
     Address x, weight, bias, scale, offset, antiquant_scale, antiquant_offset, per_token_scale, group_list, y,
         workspace, tiling;
