@@ -3,6 +3,7 @@
 
 #include "moe_jit/ascend/gm.h"
 #include "moe_jit/ascend/tiling.h"
+#include "moe_jit/core/operator_modes.h"
 
 namespace moe_jit::ascend {
 

@@ -14,9 +14,6 @@ enum class WeightLayout : int32_t {
     kBlockedTransposed = 3  // FRACTAL_NZ of [n, k]
 };
 
-// Numbers of the `group_list_type` parameter.
-enum class GroupListType : int32_t { kCumulative = 0, kCounts = 1, kSparse = 2 };
-
 struct GroupListTiling {
     int32_t num_groups;   // entries of the list; 0: no list, all rows belong to expert 0
     int32_t type;         // GroupListType

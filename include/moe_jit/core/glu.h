@@ -2,11 +2,9 @@
 #pragma once
 
 #include "moe_jit/core/exp.h"
+#include "moe_jit/core/operator_modes.h"
 
 namespace moe_jit {
-
-// Numbers of the `swiglu_mode` parameter.
-enum class GluMode : int { kSwiglu = 0, kClampedInterleaved = 1, kClampedHalves = 2, kClampedSilu = 3 };
 
 // a / (1 + exp(-factor * a))
 struct SigmoidProduct {

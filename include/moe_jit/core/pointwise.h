@@ -3,10 +3,9 @@
 #pragma once
 
 #include "moe_jit/core/exp.h"
+#include "moe_jit/core/operator_modes.h"
 
 namespace moe_jit {
-
-enum class PointwiseType : int { kNone = 0, kRelu = 1, kGeluTanh = 2, kFastGelu = 4, kSilu = 5 };
 
 namespace detail {
 

@@ -5,10 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace moe_jit::cpu {
+#include "moe_jit/core/operator_modes.h"
 
-// Numbers of the `group_list_type` parameter.
-enum class GroupListType : int { kCumulative = 0, kCounts = 1, kSparse = 2 };
+namespace moe_jit::cpu {
 
 // A run of consecutive rows; `expert` selects weights and parameters.
 struct GroupRows {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cub/block/block_scan.cuh>
 
+#include "moe_jit/core/operator_modes.h"
 #include "moe_jit/cuda/group_list.h"
 
 namespace moe_jit::cuda {

@@ -5,9 +5,6 @@
 
 namespace moe_jit::cuda {
 
-// Numbers of the `group_list_type` parameter.
-enum class GroupListType : int { kCumulative = 0, kCounts = 1, kSparse = 2 };
-
 // `values` as moe_jit::ffi::GroupedMatmulCall says; nullptr: one group of all rows.
 struct GroupList {
     const int64_t* values;

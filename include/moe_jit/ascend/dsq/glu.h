@@ -3,11 +3,9 @@
 
 #include "moe_jit/ascend/tiling.h"
 #include "moe_jit/ascend/vector/transfer.h"
+#include "moe_jit/core/operator_modes.h"
 
 namespace moe_jit::ascend::dsq {
-
-// Numbers of the `swiglu_mode` parameter.
-enum class GluMode : int32_t { kSwiglu = 0, kClampedInterleaved = 1, kClampedHalves = 2, kClampedSilu = 3 };
 
 class Glu {
   public:

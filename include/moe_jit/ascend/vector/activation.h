@@ -2,11 +2,9 @@
 #pragma once
 
 #include "moe_jit/ascend/vector/transfer.h"
+#include "moe_jit/core/operator_modes.h"
 
 namespace moe_jit::ascend {
-
-// Numbers of the `act_type` parameter.
-enum class PointwiseType : int32_t { kNone = 0, kRelu = 1, kGeluTanh = 2, kFastGelu = 4, kSilu = 5 };
 
 namespace detail {
 
