@@ -16,7 +16,8 @@ from rich.text import Text
 from . import backends, jit, plan
 from .enums import RoutingMethodType
 from .jit import resources, toolchain
-from .jit.target import HOPPER, SUPPORTED_GPUS, target_of_capability
+from .jit.spec import HOPPER
+from .jit.target import SUPPORTED_GPUS, target_of_capability
 from .problem import Device, MoEProblem
 
 app = typer.Typer(help="JIT-compiled mixture-of-experts kernels.", no_args_is_help=True, add_completion=False)

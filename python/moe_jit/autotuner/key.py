@@ -13,8 +13,7 @@ import torch
 
 from ..jit import SourceTree, Unit
 from ..jit.flags import unit_flags
-from ..jit.spec import package_sources
-from ..jit.target import HOPPER
+from ..jit.spec import HOPPER, package_sources
 from ..problem import MoEProblem
 
 OPERATION = "fp8_per_tensor_scale_moe"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 CPU = "cpu"
 EMULATOR = "ascend-emulator"
+HOPPER = "sm_90a"
 NPU = "dav-2201"  # Atlas A2 and A3, as bisheng calls their architecture
-TARGETS = (CPU, EMULATOR, NPU, "sm_90a")
+TARGETS = (CPU, EMULATOR, NPU, HOPPER)
 _HEADER_SUFFIXES = {".h", ".hpp", ".cuh", ".inl"}
 
 

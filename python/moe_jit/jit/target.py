@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 
+from .spec import HOPPER
 from .toolchain import ToolchainError
 
-HOPPER = "sm_90a"
 SUPPORTED_GPUS = "compute capability 9.0 (Hopper: H100, H200, H800, H20, GH200)"
 
 

@@ -8,8 +8,7 @@
 
 #include "moe_jit/core/arithmetic.h"
 #include "moe_jit/cuda/gemm/float16_atom.cuh"
-#include "moe_jit/cuda/gemm/format.cuh"
-#include "moe_jit/cuda/grouped_matmul.h"
+#include "moe_jit/cuda/gemm/format_product.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -137,20 +136,12 @@ struct AntiquantRowsOfK : KMajorRows<kBlockBytes / 2> {
 // [e, k, n] memory, plain or FRACTAL_NZ, or AntiquantRowsOfK. int4 is packed along n. kGroupSteps: the MMA
 // steps in a group of k, or a number that divides them and that a stage's steps divide; 0: a single group.
 template <class Element_, int kBits, class Weights_, int kGroupSteps, bool kOffset>
-struct Antiquantised {
+struct Antiquantised : ProductFormat<float, 16> {
     using Element = Element_;
-    using Accum = float;
     using Params = AntiquantParams;
     using Weights = Weights_;
     static constexpr bool kSlabs = Weights::kSlabs;
-    static constexpr int kMmaBytes = 32;
-    static constexpr bool kPromote = false;
-    static constexpr bool kSegmented = false;
     static constexpr int kTileWarpgroups = 2;
-    static constexpr int kStagingBytes = 0;
-    static constexpr bool kTokensInOrder = true;
-    static constexpr int kTokenBits = 16;
-    static constexpr bool kPairedColumns = true;
     // Columns in the 16 bits of n that a thread gets of each k, and units that they belong to.
     static constexpr int kHeld = 16 / kBits;
     static constexpr int kSharedUnits = kHeld / 2;

@@ -3,8 +3,7 @@
 #pragma once
 
 #include "moe_jit/cuda/gemm/float16_atom.cuh"
-#include "moe_jit/cuda/gemm/format.cuh"
-#include "moe_jit/cuda/grouped_matmul.h"
+#include "moe_jit/cuda/gemm/format_product.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -28,20 +27,10 @@ struct Float16SlabsOfN : SlabsOfN<16, 64, kBlocked ? 32 : 128, kBlocked> {
 };
 
 template <class Element_, class Weights_, cute::SM90::GMMA::Major kMajor>
-struct Float16 {
+struct Float16 : ProductFormat<float, 16> {
     using Element = Element_;
-    using Accum = float;
     using Weights = Weights_;
-    static constexpr int kMmaBytes = 32;
-    static constexpr bool kPromote = false;
-    static constexpr bool kSegmented = false;
-    static constexpr int kTileWarpgroups = 1;
-    static constexpr int kStagingBytes = 0;
-    static constexpr bool kTokensInOrder = true;
-    static constexpr int kTokenBits = 16;
     static constexpr bool kPairedColumns = kMajor == cute::SM90::GMMA::Major::K;
-    struct Params {};
-    static Params params(const ProductArgs&) { return {}; }
 
     template <int kTokens>
     __device__ __forceinline__ static void mma(uint64_t a, uint64_t b, Accum (&d)[kTokens / 2],

@@ -4,9 +4,7 @@
 
 #include <cute/arch/copy_sm75.hpp>
 
-#include "moe_jit/cuda/gemm/format.cuh"
-#include "moe_jit/cuda/gemm/weight_tile.cuh"
-#include "moe_jit/cuda/grouped_matmul.h"
+#include "moe_jit/cuda/gemm/format_product.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -36,19 +34,7 @@ __device__ __forceinline__ constexpr int paired_column(int warp, int unit, int r
     return 64 * unit + 16 * warp + 2 * row + h;
 }
 
-struct Int8Base {
-    using Accum = uint32_t;
-    static constexpr int kMmaBytes = 32;
-    static constexpr bool kPromote = false;
-    static constexpr bool kSegmented = false;
-    static constexpr int kTileWarpgroups = 1;
-    static constexpr int kStagingBytes = 0;
-    static constexpr bool kTokensInOrder = true;
-    static constexpr int kTokenBits = 8;
-    static constexpr bool kPairedColumns = true;
-    struct Params {};
-    static Params params(const ProductArgs&) { return {}; }
-
+struct Int8Base : ProductFormat<uint32_t, 8> {
     __device__ __forceinline__ static constexpr int column(int warp, int unit, int row, int h) {
         return paired_column(warp, unit, row, h);
     }

@@ -19,20 +19,13 @@ struct Int8Int4Params {
 // [e, k, n] memory, packed along n, plain or FRACTAL_NZ. kShifted_: x loses eight. kSegmented_: several
 // segments; otherwise the epilogue scales.
 template <bool kBlocked, bool kShifted_, bool kSegmented_>
-struct Int8Int4SlabsOfN {
-    using Accum = uint32_t;
+struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
     using Params = Int8Int4Params;
     static constexpr bool kShifted = kShifted_;
     static constexpr bool kSegmented = kSegmented_;
     static constexpr int kTileWarpgroups = 2;
     static constexpr int kDepth = kBlockBytes;
     using Weights = SlabsOfN<4, kDepth, kBlocked ? 32 : 128, kBlocked, 128>;
-    static constexpr int kMmaBytes = 32;
-    static constexpr bool kPromote = false;
-    static constexpr int kStagingBytes = 0;
-    static constexpr bool kTokensInOrder = true;
-    static constexpr int kTokenBits = 8;
-    static constexpr bool kPairedColumns = true;
     // The bits that weights are shifted by in the sums.
     static constexpr int kScaleBits = 4;
 

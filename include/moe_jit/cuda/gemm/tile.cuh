@@ -23,10 +23,8 @@ constexpr int kUnitRows = 64;
 
 // Tiles announced ahead of the consumers.
 constexpr int kTileSlots = 4;
-// Tokens that pass through the epilogue's staging buffer at a time.
-constexpr int kStagedTokens = 32;
-constexpr int kStagedRowBytes = 128 + 16;
-constexpr int kMaxStagingBytes = kStagedTokens * kStagedRowBytes;
+// Shared memory in which one math warpgroup's epilogue transposes: 32 tokens by 128 bytes and padding.
+constexpr int kMaxStagingBytes = 32 * (128 + 16);
 
 constexpr int kMaxSharedBytes = 227 * 1024;
 

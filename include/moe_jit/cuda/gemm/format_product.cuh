@@ -1,0 +1,25 @@
+// What the number formats of npu_grouped_matmul's products have in common; they hide what differs.
+#pragma once
+
+#include "moe_jit/cuda/gemm/format.cuh"
+#include "moe_jit/cuda/grouped_matmul.h"
+
+namespace moe_jit::cuda::gemm {
+
+template <class Accum_, int kTokenBits_>
+struct ProductFormat {
+    using Accum = Accum_;
+    static constexpr int kTokenBits = kTokenBits_;
+    static constexpr int kMmaBytes = 32;
+    static constexpr bool kPromote = false;
+    static constexpr bool kSegmented = false;
+    static constexpr int kTileWarpgroups = 1;
+    static constexpr int kStagingBytes = 0;
+    static constexpr bool kTokensInOrder = true;
+    // A thread's accumulator rows r and r + 8 are neighbouring columns.
+    static constexpr bool kPairedColumns = true;
+    struct Params {};
+    static Params params(const ProductArgs&) { return {}; }
+};
+
+}  // namespace moe_jit::cuda::gemm
