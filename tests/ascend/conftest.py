@@ -17,7 +17,6 @@ _NO_KERNEL = {
     "test_dynamic_quant": _DYNAMIC,
     "test_dynamic_quant_recipe_bit_by_bit": _DYNAMIC,
     "test_float32_products_use_all_bits": _FLOATS,
-    "test_integer_bias_wraps": "the matrix unit saturates",
     "test_outputs_of_different_widths": _FLOATS,
     "test_split_of_the_reduction_dimension": _DEPTH,
     "test_split_of_the_reduction_dimension_with_several_weights": _DEPTH,

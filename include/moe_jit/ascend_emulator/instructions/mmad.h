@@ -1,9 +1,10 @@
-// Mmad: C = A B (+ C or a bias row). Integers are exact and saturate at the end, floats are summed in double
-// and rounded once.
+// Mmad: C = A B (+ C or a bias row). Integers are exact modulo 2^32, floats are summed in double and rounded
+// once.
 #pragma once
 
 #include "moe_jit/ascend_emulator/instructions/cast_rules.h"
 #include "moe_jit/ascend_emulator/instructions/data_copy.h"
+#include "moe_jit/core/rounding.h"
 
 namespace moe_jit::emulator {
 
@@ -121,9 +122,7 @@ inline void check_accumulation(Instruction& op, const AscendC::MmadParams& p, bo
     registers.product_barriers = barriers;
 }
 
-inline int32_t sum_of(int32_t initial, int32_t product) {
-    return saturated<int32_t>(int64_t{initial} + product);
-}
+inline int32_t sum_of(int32_t initial, int32_t product) { return wrapping_add(initial, product); }
 inline float sum_of(float initial, double product) { return static_cast<float>(initial + product); }
 
 enum class StartFrom : uint8_t { kZero, kResult, kTable };
