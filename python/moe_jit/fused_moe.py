@@ -37,7 +37,8 @@ class _Launcher:
         spec, generation = None, autotuner.generation()
         if problem.num_tokens:
             if tactic is None:
-                tactic, generation = autotuner.choose(problem, partial(_runner, problem, args))
+                choice = autotuner.choose(problem, partial(_runner, problem, args))
+                tactic, generation = choice.tactic, choice.generation
             spec = backends.module_spec(problem, tactic)
         return cls(
             problem=problem,

@@ -17,7 +17,7 @@ from fake_device import FakeDevice, prefers
 from shapes import problem
 
 import moe_jit
-from moe_jit.autotuner import choose, generation, state, store
+from moe_jit.autotuner import Choice, choose, generation, state, store
 from moe_jit.autotuner.buckets import buckets
 from moe_jit.autotuner.key import key_of
 from moe_jit.autotuner.table import Measurement, Table
@@ -177,7 +177,7 @@ class TestCapture:
             assert choice.tactic.tile_tokens == layer.tile(32) == DEFAULT
             assert choice.generation != generation(), "so that the next call asks again"
             assert not layer.devices
-            assert caplog.text.count("cannot be inside a CUDA-graph capture") == 1
+            assert caplog.text.count("cannot be inside a graph capture") == 1
             capturing(False)
             assert layer.tile() == OTHER
 
@@ -187,7 +187,7 @@ class TestCapture:
             layer.tile()
             capturing(True)
             choice = choose(layer.problem(), layer.runner)
-        assert choice == (Tactic(OTHER), generation())
+        assert choice == Choice(Tactic(OTHER), generation())
         assert not caplog.text
 
     def test_without_tuning_it_is_no_news(
@@ -195,7 +195,7 @@ class TestCapture:
     ) -> None:
         capturing(True)
         choice = choose(Layer().problem(), Layer().runner)
-        assert choice == (Tactic(DEFAULT), generation())
+        assert choice == Choice(Tactic(DEFAULT), generation())
         assert not caplog.text
 
 

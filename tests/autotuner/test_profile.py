@@ -22,6 +22,10 @@ from moe_jit.plan import Tactic, candidates
 EVERY = buckets(8192)
 
 
+def at_bucket(num_tokens: int) -> tuple[Tactic, ...]:
+    return candidates(problem(num_tokens=num_tokens))
+
+
 def tiles_at(num_tokens: int) -> list[int]:
     return [tactic.tile_tokens for tactic in candidates(problem(num_tokens=num_tokens))]
 
@@ -29,7 +33,7 @@ def tiles_at(num_tokens: int) -> list[int]:
 def run(device: FakeDevice, settings: Settings | None = None) -> dict[int, Measurement]:
     profiler = Profiler(settings or Settings(), device, Ranks(None), device.clock)
     with Progress("test") as progress:
-        return dict(profiler.profile(problem(), EVERY, progress))
+        return dict(profiler.profile(at_bucket, EVERY, progress))
 
 
 def test_every_bucket_gets_its_best_candidate() -> None:

@@ -1,4 +1,4 @@
-"""What identifies a layer shape on a kind of GPU: measurements of one key hold for all of its calls."""
+"""What identifies a layer shape on a kind of device: measurements of one key hold for all of its calls."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ IRRELEVANT = {
     "do_finalize": "the weighted sum is another kernel",
     "has_replay": "a few bytes per token, in another kernel",
 }
+# What a person recognises a layer shape by.
+_SIZES = (
+    *("hidden_size", "intermediate_size", "num_local_experts", "num_experts", "top_k", "activation"),
+    *("entry", "k", "n", "half", "num_groups"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,24 +50,26 @@ class Key:
 
     def __str__(self) -> str:
         facts = self.facts
-        sizes = "hidden_size", "intermediate_size", "num_local_experts", "num_experts", "top_k", "activation"
-        return f"{facts.get('operation')} ({', '.join(f'{name} {facts.get(name)}' for name in sizes)})"
+        sizes = (f"{name} {facts[name]}" for name in _SIZES if name in facts)
+        return f"{facts.get('operation')} ({', '.join(sizes)})"
 
 
-def kernel_set(tree: SourceTree) -> str:
-    """Digest of all that the GPU code is compiled from, and of its flags; no driver or compiler version."""
-    digest = hashlib.sha256(tree.headers_digest(HOPPER).encode())
-    for path in sorted((tree.csrc / "cuda").iterdir()):
+def kernel_set(tree: SourceTree, target: str = HOPPER, folder: str = "cuda") -> str:
+    """Digest of all that the device's code is compiled from, and of its flags; no driver or compiler
+    version."""
+    digest = hashlib.sha256(tree.headers_digest(target).encode())
+    for path in sorted((tree.csrc / folder).iterdir()):
         if path.suffix in (".cu", ".cpp"):
             unit = Unit(str(path.relative_to(tree.csrc)))
-            described = [unit.source, tree.unit_digest(unit, HOPPER), unit_flags(unit, HOPPER)]
+            described = [unit.source, tree.unit_digest(unit, target), unit_flags(unit, target)]
             digest.update(json.dumps(described).encode())
     return digest.hexdigest()[:16]
 
 
 @cache
-def _own_kernels() -> str:
-    return kernel_set(package_sources())
+def own_kernels(target: str, folder: str) -> str:
+    """``kernel_set`` of this package's sources."""
+    return kernel_set(package_sources(), target, folder)
 
 
 def _fact(value: object) -> str | int | None:
@@ -83,7 +90,7 @@ def key_of(problem: MoEProblem, kernels: str | None = None) -> Key:
             "operation": OPERATION,
             "gpu": problem.device.name,
             "sm_count": problem.device.sm_count,
-            "kernels": kernels or _own_kernels(),
+            "kernels": kernels or own_kernels(HOPPER, "cuda"),
             "input_dtype": "float8_e4m3fn",
             "weight_dtype": "float8_e4m3fn",
             "output_dtype": "bfloat16",

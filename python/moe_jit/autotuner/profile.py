@@ -7,28 +7,27 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Generic, Protocol, TypeVar
 
-from ..plan import Tactic, candidates
-from ..problem import MoEProblem
 from .progress import Progress
 from .ranks import Ranks
 from .search import Outcome, fastest
+from .subject import T, Tactic
 from .table import Measurement
 
 logger = logging.getLogger("moe_jit.autotuner")
 
-TimeOne = Callable[[Tactic], float]
+Accepted = TypeVar("Accepted", bound=Tactic, contravariant=True)
 
 
-class Runner(Protocol):
+class Runner(Protocol[Accepted]):
     """Runs one layer on its device: all that measuring needs of a device."""
 
-    def compile(self, choices: Mapping[int, Sequence[Tactic]]) -> None:
+    def compile(self, choices: Mapping[int, Sequence[Accepted]]) -> None:
         """Make the tactics of each bucket ready to run, as far as possible."""
 
-    def at(self, num_tokens: int) -> AbstractContextManager[TimeOne]:
+    def at(self, num_tokens: int) -> AbstractContextManager[Callable[[Accepted], float]]:
         """A function, valid inside the context, that measures one call with a tactic, in microseconds."""
 
 
@@ -42,19 +41,19 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Profiler:
+class Profiler(Generic[T]):
     """All ranks see the same times and so take the same decisions. The clock counts seconds."""
 
     settings: Settings
-    runner: Runner
+    runner: Runner[T]
     ranks: Ranks
     clock: Callable[[], float] = time.monotonic
 
     def profile(
-        self, problem: MoEProblem, buckets: Sequence[int], progress: Progress
+        self, candidates: Callable[[int], Sequence[T]], buckets: Sequence[int], progress: Progress
     ) -> Iterator[tuple[int, Measurement]]:
         """Each bucket with its measurement, as soon as there is one; without those that failed."""
-        choices = {bucket: candidates(replace(problem, num_tokens=bucket)) for bucket in buckets}
+        choices = {bucket: candidates(bucket) for bucket in buckets}
         self._compile(choices)
         end = self.clock() + self.settings.max_seconds
         progress.start(len(buckets))
@@ -69,7 +68,7 @@ class Profiler:
             if outcome is not None:
                 yield bucket, self._measurement(outcome, choices[bucket][0])
 
-    def _compile(self, choices: Mapping[int, Sequence[Tactic]]) -> None:
+    def _compile(self, choices: Mapping[int, Sequence[T]]) -> None:
         """It does not count against the budget, which starts when the slowest rank is done."""
         try:
             self.runner.compile(choices)
@@ -81,7 +80,7 @@ class Profiler:
         missing = ", ".join(map(str, rest))
         logger.warning("tuning stopped after %g s, without num_tokens %s", self.settings.max_seconds, missing)
 
-    def _measurement(self, outcome: Outcome, default: Tactic) -> Measurement:
+    def _measurement(self, outcome: Outcome[T], default: T) -> Measurement:
         return Measurement(
             tactic=asdict(outcome.tactic),
             default=asdict(default),
@@ -90,15 +89,16 @@ class Profiler:
             skew=self.settings.skew,
         )
 
-    def _compare(self, bucket: int, tactics: Sequence[Tactic], deadline: float) -> Outcome | None:
+    def _compare(self, bucket: int, tactics: Sequence[T], deadline: float) -> Outcome[T] | None:
         with ExitStack() as stack:
+            time_one: Callable[[T], float]
             try:
                 time_one = stack.enter_context(self.runner.at(bucket))
             except Exception as error:
                 logger.warning("no inputs for tuning with %d tokens: %s", bucket, error)
                 time_one = _unavailable
 
-            def measure(order: Sequence[Tactic]) -> tuple[list[float], bool]:
+            def measure(order: Sequence[T]) -> tuple[list[float], bool]:
                 times = [_time_or_inf(time_one, tactic, bucket) for tactic in order]
                 *agreed, late = self.ranks.maximum([*times, float(self.clock() >= deadline)])
                 return agreed, late > 0
@@ -110,7 +110,7 @@ def _unavailable(tactic: Tactic) -> float:
     return math.inf
 
 
-def _time_or_inf(time_one: TimeOne, tactic: Tactic, bucket: int) -> float:
+def _time_or_inf(time_one: Callable[[T], float], tactic: T, bucket: int) -> float:
     try:
         return time_one(tactic)
     except Exception as error:

@@ -6,8 +6,9 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
-from ..plan import Tactic
+from .subject import T
 
 MIN_ROUNDS = 5
 MAX_ROUNDS = 12
@@ -15,12 +16,12 @@ _HOPELESS = 1.25  # times the default's time: measured no further
 _NOISE_DEVIATIONS = 4.0  # of the mean gain
 
 # One round: a time in microseconds for each tactic, infinite for one that failed; and whether time is short.
-Measure = Callable[[Sequence[Tactic]], tuple[list[float], bool]]
+Measure = Callable[[Sequence[T]], tuple[list[float], bool]]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    tactic: Tactic
+class Outcome(Generic[T]):
+    tactic: T
     microseconds: float
     default_microseconds: float
 
@@ -32,14 +33,14 @@ def beats(times: Sequence[float], default: Sequence[float], min_gain: float) -> 
     return statistics.median(gains) > max(min_gain * statistics.median(default), noise)
 
 
-def fastest(tactics: Sequence[Tactic], measure: Measure, min_gain: float) -> Outcome | None:
+def fastest(tactics: Sequence[T], measure: Measure[T], min_gain: float) -> Outcome[T] | None:
     """Compare ``tactics``, the default first; None if the default itself failed.
 
     The tactics of a round are measured one after the other, in alternating order, so that a drift of the
     clock rate meets all of them. The first round only warms up and drops what fails.
     """
     default = tactics[0]
-    samples: dict[Tactic, list[float]] = {tactic: [] for tactic in tactics}
+    samples: dict[T, list[float]] = {tactic: [] for tactic in tactics}
     for number in range(MAX_ROUNDS + 1):
         order = list(samples)[:: -1 if number % 2 else 1]
         times, late = measure(order)

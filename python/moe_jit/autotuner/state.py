@@ -6,20 +6,18 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import torch.distributed as dist
 
-from ..plan import default_tactic
-from ..problem import MoEProblem
 from . import flashinfer, store
 from .buckets import buckets
 from .key import Key
 from .profile import Profiler, Runner, Settings
 from .progress import Progress
 from .ranks import Ranks
+from .subject import Subject, T
 from .table import Measurement, Table
 
 logger = logging.getLogger("moe_jit.autotuner")
@@ -27,7 +25,7 @@ logger = logging.getLogger("moe_jit.autotuner")
 STALE = 0  # a generation that never is the current one
 _generations = itertools.count(STALE + 1)
 
-RunnerFactory = Callable[[float], Runner]
+RunnerFactory = Callable[[float], Runner[T]]
 
 
 def default_cache() -> Path | None:
@@ -35,9 +33,9 @@ def default_cache() -> Path | None:
     return Path(given).expanduser() if given else None
 
 
-def is_current(problem: MoEProblem, bucket: int, measured: Measurement) -> bool:
+def is_current(subject: Subject[T], bucket: int, measured: Measurement) -> bool:
     """Whether the measurement was made against the default tactic of today."""
-    return measured.default == asdict(default_tactic(replace(problem, num_tokens=bucket)))
+    return measured.default == subject.default_values(bucket)
 
 
 class Session:
@@ -67,7 +65,7 @@ class State:
         self._sessions: list[Session] = []
         self._flashinfer: Session | None = None
         self._guard = threading.RLock()
-        self._device_locks: dict[int, threading.RLock] = {}
+        self._device_locks: dict[Hashable, threading.RLock] = {}
         self._reported: set[object] = set()
         self._default_file_loaded = False
 
@@ -122,43 +120,44 @@ class State:
         if new:
             logger.warning(message, *values)
 
-    def tune(self, key: Key, problem: MoEProblem, session: Session, make_runner: RunnerFactory) -> None:
+    def tune(self, subject: Subject[T], session: Session, make_runner: RunnerFactory[T]) -> None:
         """Measure what is missing, one layer shape at a time on each device."""
-        if session.handled.get(key, 0) >= problem.tune_max_num_tokens:
+        key = subject.key
+        if session.handled.get(key, 0) >= subject.tune_max_num_tokens:
             return
         with self._guard:
-            lock = self._device_locks.setdefault(problem.device.index, threading.RLock())
+            lock = self._device_locks.setdefault(subject.device, threading.RLock())
         with lock:
-            if session.handled.get(key, 0) >= problem.tune_max_num_tokens:
+            if session.handled.get(key, 0) >= subject.tune_max_num_tokens:
                 return
             try:
-                self._measure(key, problem, session, make_runner)
+                self._measure(subject, session, make_runner)
             except Exception:
                 logger.warning("tuning %s failed, what it did not reach stays default", key, exc_info=True)
             finally:
-                session.handled[key] = problem.tune_max_num_tokens
+                session.handled[key] = subject.tune_max_num_tokens
                 session.keep(key, self.known(key))
 
-    def _measure(self, key: Key, problem: MoEProblem, session: Session, make_runner: RunnerFactory) -> None:
-        ranks = session.ranks
-        if ranks.differ([f"{key.text} {problem.tune_max_num_tokens}"])[0]:
+    def _measure(self, subject: Subject[T], session: Session, make_runner: RunnerFactory[T]) -> None:
+        key, ranks = subject.key, session.ranks
+        if ranks.differ([f"{key.text} {subject.tune_max_num_tokens}"])[0]:
             logger.warning("ranks differ in the layer that they tune, each tunes its own: %s", key)
             ranks = Ranks(None)
-        wanted = self._wanted(key, problem, session.settings, ranks)
+        wanted = self._wanted(subject, session.settings, ranks)
         if not wanted:
             return
         profiler = Profiler(session.settings, make_runner(session.settings.skew), ranks)
         with Progress(str(key)) as progress:
-            for bucket, found in profiler.profile(problem, wanted, progress):
+            for bucket, found in profiler.profile(subject.candidates, wanted, progress):
                 with self._guard:
                     self.table.update(key, {bucket: found})
                     self.changed()
 
-    def _wanted(self, key: Key, problem: MoEProblem, settings: Settings, ranks: Ranks) -> Sequence[int]:
+    def _wanted(self, subject: Subject[T], settings: Settings, ranks: Ranks) -> Sequence[int]:
         """Buckets without a measurement that all ranks share and that answers the question asked now."""
-        every = buckets(problem.tune_max_num_tokens)
-        known = self.known(key)
-        found = [known.find(key, bucket) for bucket in every]
+        every = buckets(subject.tune_max_num_tokens)
+        known = self.known(subject.key)
+        found = [known.find(subject.key, bucket) for bucket in every]
         differ = ranks.differ([repr(measured) for measured in found])
         return [
             bucket
@@ -166,7 +165,7 @@ class State:
             if unlike
             or measured is None
             or measured[1].skew != settings.skew
-            or not is_current(problem, *measured)
+            or not is_current(subject, *measured)
         ]
 
 
