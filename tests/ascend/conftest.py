@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import sys
+from pathlib import Path
+from typing import Any
 
+import pytest
+from support import cann as stand_in
+
+from moe_jit.ascend import launch, npu
 from moe_jit.backends import EMULATOR
+from moe_jit.jit import loader
 
 _FLOATS = "Ascend C kernels multiply float16 and bfloat16"
 _DEPTH = "no Ascend C kernel splits the reduction dimension"
@@ -21,6 +28,18 @@ _NO_KERNEL = {
     "test_split_of_the_reduction_dimension": _DEPTH,
     "test_split_of_the_reduction_dimension_with_several_weights": _DEPTH,
 }
+
+
+@pytest.fixture
+def cann(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setitem(sys.modules, "torch_npu", stand_in.FakeTorchNpu(cube_core_num=20))
+    caches = (npu.num_cores, launch._function)
+    for cached in caches:
+        cached.cache_clear()
+    yield stand_in.install(tmp_path / "cann", monkeypatch)
+    loader._modules.clear()
+    for cached in caches:
+        cached.cache_clear()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

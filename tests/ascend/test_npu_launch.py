@@ -8,52 +8,22 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from support import cann as stand_in
-from support.cann import Cann
+from support.cann import STREAM, Cann, FakeTorchNpu
 
 import moe_jit
 from moe_jit.ascend import backends, kernel_calls, kernel_launch, kernel_matmul, launch, npu
 from moe_jit.ascend.launch import Role
-from moe_jit.jit import ToolchainError, loader
-
-STREAM = 0x5EED
+from moe_jit.jit import ToolchainError
 
 
 class NpuDevice(NamedTuple):
     """torch.device knows the name only after torch_npu's import."""
 
     type: str
-
-
-class FakeTorchNpu(SimpleNamespace):
-    """What of torch_npu a launch uses."""
-
-    def __init__(self, **properties: Any) -> None:
-        stream = SimpleNamespace(npu_stream=STREAM)
-        super().__init__(
-            npu=SimpleNamespace(
-                current_stream=lambda: stream,
-                get_device_properties=lambda device: SimpleNamespace(**properties),
-            ),
-            get_npu_format=lambda tensor: 2,
-        )
-
-
-@pytest.fixture
-def cann(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setitem(sys.modules, "torch_npu", FakeTorchNpu(cube_core_num=20))
-    caches = (npu.num_cores, launch._function)
-    for cached in caches:
-        cached.cache_clear()
-    yield stand_in.install(tmp_path / "cann", monkeypatch)
-    loader._modules.clear()
-    for cached in caches:
-        cached.cache_clear()
 
 
 def swiglu(**changes: Any) -> dict[str, Any]:
@@ -110,6 +80,7 @@ def test_tiling_holds_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = []
     monkeypatch.setattr(kernel_calls, "run", lambda kind, plan, device, arguments: plans.append(plan))
     monkeypatch.setattr(launch, "num_cores", lambda kind, device: 20)
+    monkeypatch.setitem(sys.modules, "torch_npu", FakeTorchNpu())
     call("dequant_swiglu_quant", swiglu(), True, True, 2, 3.5, 1.25, 0.5)
     words = struct.unpack("<11i3f2i4i", plans[0].tiling)
     assert words[:2] == (6, 32)

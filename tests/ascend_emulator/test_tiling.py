@@ -58,6 +58,8 @@ def test_every_candidate_fits_the_chip(entry: str) -> None:
         operands = matmul_tiling._operands(entry, pieces)
         candidates = list(tiling.candidates(entry, k, n, rows, pieces=pieces))
         assert candidates, (seed, k, n, rows)
+        groups, cores, has_bias = rng.randint(0, 64), rng.randint(1, 24), pieces == 2
+        candidates += tiling.tiles_to_measure(entry, rows, k, n, groups, cores, has_bias=has_bias)
         for tile in candidates:
             matmul_tiling.check_tile(tile, operands)
             assert tile.l1_k - tile.l0_k < max(k, tile.l0_k), (seed, tile)
@@ -99,10 +101,12 @@ def test_expected_rows_decide_the_height() -> None:
 @pytest.mark.parametrize("half", [1, 64, 2048, 7000, 20000])
 @pytest.mark.parametrize("element", [2, 4])
 def test_rows_fit_the_vector_core(half: int, element: int) -> None:
-    batch, columns = dequant_tiling.dequant_swiglu_quant_split(half, 5000, element, 48)
-    assert batch >= 1
-    assert batch == 1 or columns == half
-    assert dequant_tiling.dequant_swiglu_quant_bytes(half, columns, batch, element) <= tiling.CHIP.ub
+    for rows in (1, 40, 5000):
+        for batch in tiling.batches_to_measure(half, rows, element, 48):
+            assert batch.rows >= 1
+            assert batch.rows == 1 or batch.columns == half
+            used = dequant_tiling.dequant_swiglu_quant_bytes(half, batch.columns, batch.rows, element)
+            assert used <= tiling.CHIP.ub
 
 
 def test_rows_that_are_too_wide_raise() -> None:

@@ -8,9 +8,12 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+STREAM = 0x5EED
 VERSION = "bisheng stand-in 1.2.3"
 _COMPILER = """#!/bin/bash
 [ "$1" = --version ] && {{ echo {version}; exit; }}
@@ -36,6 +39,20 @@ extern "C" __attribute__((visibility("default"))) int __tvm_ffi_launch(
     return 0;
 }
 """
+
+
+class FakeTorchNpu(SimpleNamespace):
+    """What of torch_npu a launch uses."""
+
+    def __init__(self, **properties: Any) -> None:
+        stream = SimpleNamespace(npu_stream=STREAM)
+        super().__init__(
+            npu=SimpleNamespace(
+                current_stream=lambda: stream,
+                get_device_properties=lambda device: SimpleNamespace(**properties),
+            ),
+            get_npu_format=lambda tensor: 2,
+        )
 
 
 @dataclass

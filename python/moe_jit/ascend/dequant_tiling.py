@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moe_jit.autotuner.buckets import round_up as round_up_rows
+
 from .kernel_structs import BLOCK, CHIP, VECTOR, GroupListTiling, Plan, Struct, round_up
 
 
@@ -44,8 +46,20 @@ def dequant_swiglu_quant_bytes(half: int, columns: int, batch_rows: int, element
 MAX_BATCH_ROWS = 64
 
 
-def dequant_swiglu_quant_split(half: int, rows: int, element: int, cores: int) -> tuple[int, int]:
-    """Rows and columns of each half that a core holds at a time.
+def element_bytes(x_format: str) -> int:
+    return 4 if x_format == "i32" else 2
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows and columns of each half that a core holds at a time: what is chosen for speed alone."""
+
+    rows: int
+    columns: int
+
+
+def dequant_swiglu_quant_split(half: int, rows: int, element: int, cores: int) -> Batch:
+    """The batch without measurements.
 
     As many columns as fit, at most 2048; whole rows are batched, but not beyond what every core gets."""
 
@@ -61,7 +75,22 @@ def dequant_swiglu_quant_split(half: int, rows: int, element: int, cores: int) -
     share = min(MAX_BATCH_ROWS, max(1, -(-rows // cores)))
     while columns == half and batch < share and fits(columns, batch + 1):
         batch += 1
-    return batch, columns
+    return Batch(batch, columns)
+
+
+def batches_to_measure(half: int, rows: int, element: int, cores: int) -> tuple[Batch, ...]:
+    """The batch without measurements, then others of fewer and of more rows."""
+    default = dequant_swiglu_quant_split(half, rows, element, cores)
+    whole = dequant_swiglu_quant_split(half, round_up_rows(rows), element, cores)
+    if whole.columns < half:
+        return (default,)
+    numbers = (whole.rows, max(whole.rows // 2, 1), max(whole.rows // 4, 1), 2 * whole.rows)
+    others = (
+        Batch(number, half)
+        for number in numbers
+        if number <= MAX_BATCH_ROWS and dequant_swiglu_quant_bytes(half, half, number, element) <= CHIP.ub
+    )
+    return tuple(dict.fromkeys((default, *others)))
 
 
 def plan_dequant_swiglu_quant(
@@ -81,17 +110,18 @@ def plan_dequant_swiglu_quant(
     is_grouped: bool = False,
     groups: GroupListTiling | None = None,
     cores: int = CHIP.vector_cores,
+    batch: Batch | None = None,
 ) -> Plan:
     """A launch of npu_dequant_swiglu_quant on ``cores`` vector cores.
 
-    ``x_format`` is i32, f16 or bf16; ``bias_format`` 0 fp32, 1 fp16, 2 bf16, 3 int32."""
-    element = 4 if x_format == "i32" else 2
-    batch_rows, columns = dequant_swiglu_quant_split(half, rows, element, cores)
+    ``x_format`` is i32, f16 or bf16; ``bias_format`` 0 fp32, 1 fp16, 2 bf16, 3 int32. ``batch`` replaces the
+    default one."""
+    batch = batch or dequant_swiglu_quant_split(half, rows, element_bytes(x_format), cores)
     tiling = DequantSwigluQuantTiling(
         rows=rows,
         half=half,
-        batch_rows=batch_rows,
-        columns=columns,
+        batch_rows=batch.rows,
+        columns=batch.columns,
         bias_format=bias_format,
         bias_rows=bias_rows,
         quant_is_scalar=int(quant_is_scalar),

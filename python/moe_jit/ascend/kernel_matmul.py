@@ -6,7 +6,8 @@ weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -14,12 +15,12 @@ import torch
 
 from moe_jit.checks import reject
 
-from . import launch, npu, tiling
+from . import launch, npu, tiling, tuning
 from .group_list import SPARSE
 from .kernel_launch import FORMATS, inputs, run
 from .launch import Argument, Role
 from .matmul_arguments import GroupType, Kind
-from .tiling import GroupListTiling, WeightLayout
+from .tiling import GroupListTiling, Tile, WeightLayout
 from .weights import BLOCK_BYTES, PACKED
 
 Tensors = list[torch.Tensor]
@@ -153,34 +154,94 @@ def grouped_matmul(
 def _multiply(
     where: str, part: _Part, kind: Kind, act_type: int, transposed: bool, expected_rows: int | None
 ) -> None:
-    x, y, parameters = part.x.contiguous(), part.y, dict(part.parameters)
+    x, parameters = part.x.contiguous(), dict(part.parameters)
     weight, layout = stored(where, part.weight, transposed)
     bias = parameters["bias"]
     if bias is not None and bias.dtype == torch.float16:  # the cube adds fp32
         parameters["bias"] = bias = bias.float()
     scale = parameters["scale"]
-    plan = tiling.plan_grouped_matmul(
-        _variant(kind, x, weight, y),
-        rows=x.shape[0],
-        k=x.shape[1] * (PACKED if kind is Kind.INT4 else 1),
-        n=y.shape[1],
-        weight_layout=layout,
-        groups=part.groups,
-        zero_tail=part.zero_tail,
-        act_type=act_type,
-        segments=_segments(parameters, part.weight),
-        scale_is_bf16=scale is not None and scale.dtype == torch.bfloat16,
-        bias_is_bf16=bias is not None and bias.dtype == torch.bfloat16,
-        has_bias=bias is not None,
-        cores=launch.num_cores(where, x.device),
-        expected_rows=expected_rows,
-    )
-    arguments = [
-        *inputs(x=x, weight=weight, **parameters),
-        *inputs(per_token_scale=part.per_token_scale, group_list=part.group_list),
-        Argument("y", y, Role.OUTPUT if part.zero_tail else Role.IN_OUT),
-    ]
-    run(where, plan, x.device, arguments)
+    sizes: dict[str, Any] = {
+        "k": x.shape[1] * (PACKED if kind is Kind.INT4 else 1),
+        "n": part.y.shape[1],
+        "weight_layout": int(layout),
+        "zero_tail": part.zero_tail,
+        "act_type": act_type,
+        "segments": _segments(parameters, part.weight),
+        "scale_is_bf16": scale is not None and scale.dtype == torch.bfloat16,
+        "bias_is_bf16": bias is not None and bias.dtype == torch.bfloat16,
+        "has_bias": bias is not None,
+        "expected_rows": expected_rows,
+    }
+    entry = _variant(kind, x, weight, part.y)
+
+    def launch_with(tensors: _RowTensors, tile: Tile) -> None:
+        cores = launch.num_cores(where, x.device)
+        rows = tensors.x.shape[0]
+        plan = tiling.plan_grouped_matmul(
+            entry, rows=rows, groups=part.groups, cores=cores, tile=tile, **sizes
+        )
+        arguments = [
+            *inputs(x=tensors.x, weight=weight, **parameters),
+            *inputs(per_token_scale=tensors.per_token_scale, group_list=tensors.group_list),
+            Argument("y", tensors.y, Role.OUTPUT if part.zero_tail else Role.IN_OUT),
+        ]
+        run(where, plan, x.device, arguments)
+
+    own = _RowTensors(x, part.per_token_scale, part.group_list, part.y)
+    facts = {"operation": "npu_grouped_matmul", "entry": entry, **sizes}
+    launch_with(own, _tile(where, entry, own, part.groups, sizes, facts, launch_with))
+
+
+class _RowTensors(NamedTuple):
+    """The tensors of a launch whose sizes depend on the rows."""
+
+    x: torch.Tensor
+    per_token_scale: torch.Tensor | None
+    group_list: torch.Tensor | None
+    y: torch.Tensor
+
+    def like(self, where: str, rows: int, groups: GroupListTiling, skew: float) -> _RowTensors:
+        """Others of as many rows, to measure with."""
+        return _RowTensors(
+            tuning.rows_like(self.x, rows, where),
+            tuning.ones_like(self.per_token_scale, rows),
+            tuning.group_list_like(self.group_list, groups.type, rows, skew),
+            self.y.new_empty((rows, *self.y.shape[1:])),
+        )
+
+
+def _tile(
+    where: str,
+    entry: str,
+    own: _RowTensors,
+    groups: GroupListTiling,
+    sizes: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    launch_with: Callable[[_RowTensors, Tile], None],
+) -> Tile:
+    """The tile for a launch with ``own`` tensors."""
+    device = own.x.device
+    cores = launch.num_cores(where, device)
+
+    def candidates(rows: int) -> tuple[Tile, ...]:
+        return tiling.tiles_to_measure(
+            entry,
+            rows,
+            sizes["k"],
+            sizes["n"],
+            groups.num_groups,
+            cores,
+            expected_rows=sizes["expected_rows"],
+            has_bias=sizes["has_bias"],
+            segments=sizes["segments"],
+        )
+
+    def prepare(rows: int, skew: float) -> Callable[[Tile], None]:
+        return partial(launch_with, own.like(where, rows, groups, skew))
+
+    grouped = {"num_groups": groups.num_groups, "one_group": groups.only_group >= 0}
+    launches = tuning.Launches(where, device, {**facts, **grouped}, candidates, prepare)
+    return tuning.tactic_for(own.x.shape[0], launches)
 
 
 def finalize_routing(
@@ -205,29 +266,47 @@ def finalize_routing(
 ) -> None:
     table, layout = stored(where, weight[0], transposed)
     experts = weight[0].shape[0]
-    plan = tiling.plan_finalize_routing(
-        "i8_i4" if kind == Kind.INT8_INT4 else "i8",
-        rows=x.shape[0],
-        k=x.shape[1],
-        n=y.shape[1],
-        weight_layout=layout,
-        groups=GroupListTiling(experts, group_list_type, experts),
-        segments=scale[0].shape[1] if scale[0].dim() == 3 else 1,
-        scale_is_bf16=scale[0].dtype == torch.bfloat16,
-        has_bias=bias is not None,
-        output_rows=y.shape[0],
-        shared_rows=0 if shared_input is None else shared_input.shape[0],
-        shared_offset=shared_input_offset,
-        shared_format="f32" if shared_input is None else FORMATS[shared_input.dtype],
-        shared_weight=shared_input_weight,
-        row_index_is_int64=row_index.dtype == torch.int64,
-        cores=launch.num_cores(where, x.device),
-        expected_rows=expected_rows,
-    )
-    arguments = [
-        *inputs(x=x, weight=table, group_list=group_list, scale=scale[0]),
-        *inputs(bias=_parameter(bias, 0), offset=_parameter(offset, 0), per_token_scale=per_token_scale),
-        *inputs(shared_input=shared_input, logit=logit, row_index=row_index),
-        Argument("y", y, Role.OUTPUT),
-    ]
-    run(where, plan, x.device, arguments)
+    groups = GroupListTiling(experts, group_list_type, experts)
+    sizes: dict[str, Any] = {
+        "k": x.shape[1],
+        "n": y.shape[1],
+        "weight_layout": int(layout),
+        "segments": scale[0].shape[1] if scale[0].dim() == 3 else 1,
+        "scale_is_bf16": scale[0].dtype == torch.bfloat16,
+        "has_bias": bias is not None,
+        "row_index_is_int64": row_index.dtype == torch.int64,
+        "expected_rows": expected_rows,
+    }
+    entry = "i8_i4" if kind == Kind.INT8_INT4 else "i8"
+
+    def launch_with(tensors: _RowTensors, tile: Tile) -> None:
+        is_own = tensors is own
+        shared = shared_input if is_own else None
+        plan = tiling.plan_finalize_routing(
+            entry,
+            rows=tensors.x.shape[0],
+            groups=groups,
+            output_rows=tensors.y.shape[0],
+            shared_rows=0 if shared is None else shared.shape[0],
+            shared_offset=shared_input_offset,
+            shared_format="f32" if shared is None else FORMATS[shared.dtype],
+            shared_weight=shared_input_weight,
+            cores=launch.num_cores(where, x.device),
+            tile=tile,
+            **sizes,
+        )
+        arguments = [
+            *inputs(x=tensors.x, weight=table, group_list=tensors.group_list, scale=scale[0]),
+            *inputs(bias=_parameter(bias, 0), offset=_parameter(offset, 0)),
+            *inputs(per_token_scale=tensors.per_token_scale, shared_input=shared),
+            *inputs(
+                logit=logit if is_own else tuning.ones_like(logit, len(tensors.x)),
+                row_index=row_index if is_own else torch.arange(len(tensors.x)).to(row_index),
+            ),
+            Argument("y", tensors.y, Role.OUTPUT),
+        ]
+        run(where, plan, x.device, arguments)
+
+    own = _RowTensors(x, per_token_scale, group_list, y)
+    facts = {"operation": "npu_grouped_matmul_finalize_routing", "entry": entry, **sizes}
+    launch_with(own, _tile(where, entry, own, groups, sizes, facts, launch_with))

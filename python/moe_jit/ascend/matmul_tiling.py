@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple
+
+from moe_jit.autotuner.buckets import round_up as round_up_rows
 
 from .kernel_structs import CHIP, GroupListTiling, Plan, Struct, round_up
 
@@ -23,8 +25,10 @@ class WeightLayout(IntEnum):
     BLOCKED_TRANSPOSED = 3
 
 
-class Tile(NamedTuple):
-    """Rows and columns of an output tile, and the depth of its operands in L1 and in L0."""
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Rows and columns of an output tile, and the depth of its operands in L1 and in L0: what is chosen for
+    speed alone."""
 
     base_m: int
     base_n: int
@@ -152,6 +156,32 @@ def candidates(
             yield _deepest(base_m, base_n, k, operands)
 
 
+def tiles_to_measure(
+    entry: str,
+    rows: int,
+    k: int,
+    n: int,
+    num_groups: int,
+    cores: int,
+    expected_rows: int | None = None,
+    has_bias: bool = False,
+    segments: int = 1,
+) -> tuple[Tile, ...]:
+    """The tile without measurements, then others: of all widths, and, unless ``expected_rows`` of a group are
+    given, also for twice as many rows as a group has on average."""
+    pieces = _pieces(has_bias)
+    default = choose_tile(entry, rows, k, n, num_groups, cores, expected_rows, pieces, segments)
+    whole = round_up_rows(rows)
+    expected = expected_rows or -(-whole // max(num_groups, 1))
+    heights = (expected,) if expected_rows else (expected, 2 * expected)
+    others = (tile for height in heights for tile in candidates(entry, k, n, height, pieces=pieces))
+    return tuple(dict.fromkeys((default, *others)))
+
+
+def _pieces(has_bias: bool) -> int:
+    return 2 if has_bias else 3
+
+
 def _operands(entry: str, pieces: int | None) -> Operands:
     operands = _OPERANDS[entry]
     return operands if pieces is None or operands.pieces == 1 else operands._replace(pieces=pieces)
@@ -212,14 +242,14 @@ def _matmul_tiling(
     expected_rows: int | None = None,
 ) -> tuple[MatmulTiling, int]:
     """The tiling, and the bytes of workspace that its kernel takes."""
-    pieces = 2 if has_bias else 3
+    pieces = _pieces(has_bias)
     groups = groups or GroupListTiling()
     operands = _operands(entry, pieces)
     chosen = tile or choose_tile(entry, rows, k, n, groups.num_groups, cores, expected_rows, pieces, segments)
     if operands.bits == 4:
         segment = k // segments
         l0_k = min(chosen.l0_k, round_up(segment, operands.square))
-        chosen = chosen._replace(l0_k=l0_k, l1_k=max(chosen.l1_k // l0_k, 1) * l0_k)
+        chosen = replace(chosen, l0_k=l0_k, l1_k=max(chosen.l1_k // l0_k, 1) * l0_k)
     check_tile(chosen, operands)
     tiling = MatmulTiling(
         rows=rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -32,6 +33,38 @@ def current_stream() -> int:
 def is_blocked(tensor: torch.Tensor) -> bool:
     """Whether the memory of a tensor of plain shape is in the NPU's blocked format."""
     return bool(_torch_npu().get_npu_format(tensor) == _BLOCKED_FORMAT)
+
+
+def name(device: torch.device) -> str:
+    """What torch_npu calls the chip."""
+    return str(getattr(_torch_npu().npu.get_device_properties(device), "name", KIND))
+
+
+def is_capturing() -> bool:
+    """Whether calls are recorded into a graph now."""
+    known = getattr(_torch_npu().npu, "is_current_stream_capturing", None)  # newer versions have it
+    return bool(known()) if known is not None else False
+
+
+class Timer:
+    """Times launches on the current stream by events. ``flushed`` is larger than the L2 cache."""
+
+    def __init__(self, flushed: torch.Tensor) -> None:
+        self._flushed = flushed
+
+    def microseconds(self, run: Callable[[], object], repeats: int) -> float:
+        """The mean of ``repeats`` launches, each with a cold L2 cache."""
+        npu = _torch_npu().npu
+        spans = []
+        for _ in range(repeats):
+            self._flushed.zero_()
+            start, end = (npu.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            end.record()
+            spans.append((start, end))
+        spans[-1][1].synchronize()
+        return 1e3 * sum(float(start.elapsed_time(end)) for start, end in spans) / repeats
 
 
 @cache
