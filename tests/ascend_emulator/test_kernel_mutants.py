@@ -39,6 +39,7 @@ TESTS = {
     "finalize": ("test_finalize_many_rows.py test_finalize_routing.py", ""),
     "finalize_routing.h": ("test_finalize_routing.py", ""),
     "int4": ("test_grouped_matmul.py", "i8i4-bf16"),
+    "int4/widen.h": ("../ascend_emulator/test_kernels_matmul.py", "that_become_int8"),
     "ring.h": ("test_grouped_matmul.py", "(rows_and_layouts or odd_sizes) and i8-bf16"),
     "vector/int8.h": ("test_dequant_swiglu_quant.py", "not dynamic_quant"),
     "vector": ("test_grouped_matmul.py", "(rows_and_layouts or activations or bias) and i8-bf16"),

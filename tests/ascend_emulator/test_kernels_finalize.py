@@ -72,6 +72,20 @@ def test_int4_weights(layout: str, options: dict[str, Any]) -> None:
     check(problem, arguments(problem, index, logit=inputs.normal(37), output_bs=9))
 
 
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"offset": True}])
+@pytest.mark.parametrize("layout", ["nd", "nz"])
+def test_int4_weights_that_become_int8(layout: str, options: dict[str, Any]) -> None:
+    """With the tile of many rows, which fills the vector core's memory."""
+    inputs = Inputs()
+    problem = Problem(
+        inputs, ROWS[INT4], [240, 0, 610, 2], k=512, n=320, tail=2, layout=layout, k_groups=2, **options
+    )
+    index = inputs.integers(854, low=0, high=90, dtype=torch.int64)
+    given = arguments(problem, index, logit=inputs.normal(854), output_bs=90)
+    y = on_emulator(given, cores=3)
+    assert torch.equal(y, moe_jit.npu_grouped_matmul_finalize_routing(**given)), inputs.note
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_shared_input(dtype: torch.dtype) -> None:
     inputs = Inputs()

@@ -80,6 +80,40 @@ def test_small_tiles_go_round_all_buffers(name: str, bias: bool, monkeypatch: py
         assert torch.equal(y, problem.call()[0]), inputs.note
 
 
+@pytest.mark.parametrize("layout", ["nd", "nz"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("tile", [Tile(16, 128, 256, 64, True), Tile(32, 64, 256, 256, True)])
+def test_int4_weights_that_become_int8(
+    tile: Tile, bias: bool, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sum for each group of k instead of one for each piece of x: the same bits."""
+    monkeypatch.setattr(matmul_tiling, "choose_tile", lambda *_: tile)
+    inputs = Inputs()
+    n = inputs.random.choice((128, 320)) if layout == "nz" else inputs.random.choice((72, 136, 264))
+    counts = [33, 0, inputs.random.randint(1, 60)]
+    for name, offset in (("i8i4-bf16", False), ("i8i4-f16", True)):
+        problem = Problem(
+            inputs, ROWS[name], counts, 768, n, tail=3, layout=layout, bias=bias, k_groups=3, offset=offset
+        )
+        for cores in (1, 3):
+            y = on_emulator(problem, cores)
+            problem.check(y)
+            assert torch.equal(y, problem.call()[0]), inputs.note
+
+
+@pytest.mark.parametrize("value", [-128, 127])
+def test_int4_weights_that_become_int8_with_the_largest_sums(value: int) -> None:
+    """Groups whose sums, and whose columns' sums, are as large as they can be; and the tile of many rows."""
+    inputs = Inputs()
+    problem = Problem(inputs, ROWS["i8i4-f16"], [510, 3], k=512, n=128, k_groups=2)
+    problem.x[:] = value
+    problem.w[:] = inputs.random.choice((-8, 7))
+    problem.parameters["scale"] *= 2.0**-10
+    y = on_emulator(problem, cores=2)
+    problem.check(y)
+    assert torch.equal(y, problem.call()[0]), inputs.note
+
+
 @pytest.mark.parametrize("num_groups", [1, 5, 64])
 @pytest.mark.parametrize("name", ["i8-i32", "i8-f16-token", "bf16", "i8i4-bf16", "f16-i8"])
 def test_groups_and_cores(name: str, num_groups: int) -> None:

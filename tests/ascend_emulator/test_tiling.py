@@ -55,13 +55,14 @@ def test_every_candidate_fits_the_chip(entry: str) -> None:
     for _ in range(200):
         k, n, rows = rng.randint(1, 20000), rng.randint(1, 9000), rng.randint(1, 9000)
         pieces = rng.choice((2, 3))
-        operands = matmul_tiling._operands(entry, pieces)
-        candidates = list(tiling.candidates(entry, k, n, rows, pieces=pieces))
+        segments = rng.choice((1, rng.randint(2, 70)))
+        k = k if segments == 1 else segments * rng.choice((64, 192, 256, 512))
+        candidates = list(tiling.candidates(entry, k, n, rows, pieces=pieces, segments=segments))
         assert candidates, (seed, k, n, rows)
         groups, cores, has_bias = rng.randint(0, 64), rng.randint(1, 24), pieces == 2
         candidates += tiling.tiles_to_measure(entry, rows, k, n, groups, cores, has_bias=has_bias)
         for tile in candidates:
-            matmul_tiling.check_tile(tile, operands)
+            matmul_tiling.check_tile(tile, matmul_tiling._operands(entry, pieces, tile.widens))
             assert tile.l1_k - tile.l0_k < max(k, tile.l0_k), (seed, tile)
 
 
@@ -87,6 +88,18 @@ def test_wide_tiles_unless_cores_would_idle() -> None:
     few = matmul_tiling.choose_tile("i8_i32", 16, 7168, 2048, 1, 24)
     assert few.base_n < 256
     assert few.base_m == 16
+
+
+def test_weights_are_widened_where_storing_sums_would_take_longest() -> None:
+    """With a scale for each 256 of k and more than some 50 rows of an expert, and only then."""
+
+    def widens(rows: int, segments: int, entry: str = "i8_i4_bf16") -> bool:
+        return matmul_tiling.choose_tile(entry, rows, 7168, 4096, 8, 24, None, 2, segments).widens
+
+    assert [widens(rows, 28) for rows in (8, 256, 1024, 8192)] == [False, False, True, True]
+    assert not widens(8192, 1)
+    assert not widens(8192, 14)
+    assert not widens(8192, 28, "i4_bf16")
 
 
 def test_expected_rows_decide_the_height() -> None:

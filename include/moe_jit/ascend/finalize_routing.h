@@ -117,10 +117,12 @@ class FinalizeRouting {
     __aicore__ inline void run_int4() {
         const MatmulTiling& matmul = tiling_.matmul;
         const Int4Workspace workspace(given_.workspace, matmul);
+        const Int4Operands operands{given_.x, given_.weight, given_.scale, given_.group_list,
+                                    given_.bias != nullptr};
         split_rows(given_.x, matmul, workspace, given_.offset != nullptr);
         if ASCEND_IS_AIC {
             TPipe pipe;
-            run_int4_cube(pipe, matmul, given_.x, given_.weight, given_.group_list, workspace);
+            run_int4_cube(pipe, matmul, operands, workspace);
         }
         if ASCEND_IS_AIV {
             {
@@ -129,7 +131,7 @@ class FinalizeRouting {
                     pipe, matmul,
                     {given_.bias, given_.offset, workspace.row_sums, given_.per_token_scale, given_.logit},
                     workspace.end);
-                run_int4_epilogue(pipe, matmul, given_.scale, given_.group_list, workspace, finish);
+                run_int4_vector(pipe, matmul, operands, workspace, finish);
                 pipe.Reset();
             }
             combine_products(given_, tiling_, workspace.end);

@@ -33,7 +33,8 @@ struct MatmulTiling {
     int32_t zero_tail;                    // whether rows of no group are written (as zeros)
     int32_t act_type;                     // moe_jit::PointwiseType
     int32_t scale_is_bf16, bias_is_bf16;  // otherwise fp32 (bias: int32 with int8 operands)
-    int32_t pieces;                       // int8 x int4: int4 rows of a row of x, 2 with bias, 3 without
+    int32_t pieces;                       // int8 x int4: int4 rows of a row of x, 2 with bias, 3 without;
+                                          // 0: the weights become int8
     GroupListTiling groups;
 };
 

@@ -11,9 +11,9 @@ from moe_jit.autotuner.buckets import round_up as round_up_rows
 
 from .kernel_structs import CHIP, GroupListTiling, Plan, Struct, round_up
 
-STAGES = 4
+STAGES, WIDENED_STAGES = 4, 5  # slots of rings; weights are widened four segments ahead of the sums
 _FRACTAL = 16
-_TABLE_BYTES = 4 + 8  # of a column: bias and requantisation word in L1
+_TABLE_BYTES = 2 * 4 + 8  # of a column: two biases and a requantisation word in L1
 
 
 class WeightLayout(IntEnum):
@@ -27,13 +27,14 @@ class WeightLayout(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Rows and columns of an output tile, and the depth of its operands in L1 and in L0: what is chosen for
-    speed alone."""
+    """Rows and columns of an output tile, the depth of its operands in L1 and in L0, and whether int4 weights
+    become int8 for int8 x: what is chosen for speed alone."""
 
     base_m: int
     base_n: int
     l1_k: int
     l0_k: int
+    widens: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ class FinalizeTiling(Struct):
 
 
 class Operands(NamedTuple):
-    """Bits of the operands in the matrix unit, bytes of a result in the ring, rows of it for a row of x."""
+    """Bits of the operands in the matrix unit, bytes of a result in the ring, rows of it for a row of x, and
+    whether the vector cores convert the weights, or widen them from int4 to int8."""
 
     bits: int
     ring_bytes: int
     pieces: int = 1
     converts_weights: bool = False
+    widens_weights: bool = False
 
     @property
     def square(self) -> int:
@@ -103,6 +106,9 @@ _OPERANDS = {
     "i4_f16": Operands(4, 4),
     "i4_bf16": Operands(4, 4),
 }
+_WIDENED = Operands(8, 4, widens_weights=True)
+_WIDENED_DEPTH = 256  # of a segment: sums of its int4 weights are exact in fp16
+_WIDENED_BLOCK = 64
 
 
 def _part_width(m: int, n: int) -> int:
@@ -145,15 +151,21 @@ def _deepest(base_m: int, base_n: int, k: int, operands: Operands) -> Tile:
 
 
 def candidates(
-    entry: str, k: int, n: int, expected_rows: int, *, pieces: int | None = None
+    entry: str, k: int, n: int, expected_rows: int, *, pieces: int | None = None, segments: int = 1
 ) -> Iterator[Tile]:
     """Tiles that fit, wide ones first."""
     operands = _operands(entry, pieces)
     most = 128 // operands.pieces // _FRACTAL * _FRACTAL
+    height = round_up(max(expected_rows, 1), _FRACTAL)
     for base_n in (256, 128, 64):
-        base_m = min(most, round_up(max(expected_rows, 1), _FRACTAL))
         if base_n == 64 or n > base_n // 2:
-            yield _deepest(base_m, base_n, k, operands)
+            yield _deepest(min(most, height), base_n, k, operands)
+    segment = k // segments
+    if operands.pieces == 1 or segments == 1 or segment > _WIDENED_DEPTH or segment % _WIDENED_BLOCK:
+        return
+    for most, base_n in ((256, 128), (128, 128)):
+        tile = _deepest(min(most, height), base_n, segment, _WIDENED)
+        yield replace(tile, l1_k=round_up(segment, tile.l0_k), widens=True)
 
 
 def tiles_to_measure(
@@ -174,7 +186,11 @@ def tiles_to_measure(
     whole = round_up_rows(rows)
     expected = expected_rows or -(-whole // max(num_groups, 1))
     heights = (expected,) if expected_rows else (expected, 2 * expected)
-    others = (tile for height in heights for tile in candidates(entry, k, n, height, pieces=pieces))
+    others = (
+        tile
+        for height in heights
+        for tile in candidates(entry, k, n, height, pieces=pieces, segments=segments)
+    )
     return tuple(dict.fromkeys((default, *others)))
 
 
@@ -182,22 +198,24 @@ def _pieces(has_bias: bool) -> int:
     return 2 if has_bias else 3
 
 
-def _operands(entry: str, pieces: int | None) -> Operands:
-    operands = _OPERANDS[entry]
+def _operands(entry: str, pieces: int | None, widens: bool = False) -> Operands:
+    operands = _WIDENED if widens else _OPERANDS[entry]
     return operands if pieces is None or operands.pieces == 1 else operands._replace(pieces=pieces)
 
 
 _L2_BYTES, _STORE_BYTES = 110, 86  # of a core in a cycle: what it reads from the L2 cache, and writes
 _LINE = 128  # bytes in which global memory is read: a row of a narrow weight tile takes one
+_WIDEN, _ADD_UP = 3 / 128, 3 / 64  # cycles of two vector cores for a widened weight, and for a scaled sum
 
 
 def _cycles(tile: Tile, k: int, segments: int, operands: Operands) -> float:
-    """Of one output tile: multiplying, loading or storing, which go on at once."""
+    """Of one output tile: multiplying, loading, storing or converting, which go on at once."""
     m, n = tile.base_m * operands.pieces, tile.base_n
     multiply = m / _FRACTAL * n / _FRACTAL * k * operands.bits / 256
     load = k * (m * operands.bits / 8 + round_up(n * operands.bits // 8, _LINE)) / _L2_BYTES
     store = segments * m * n * operands.ring_bytes / _STORE_BYTES
-    return max(multiply, load, store)
+    convert = (k * n * _WIDEN + segments * m * n * _ADD_UP) / 2 if operands.widens_weights else 0.0
+    return max(multiply, load, store, convert)
 
 
 def choose_tile(
@@ -214,13 +232,12 @@ def choose_tile(
     """The tile with which the busiest core is done first; of equal ones the widest."""
     groups = max(num_groups, 1)
     expected = expected_rows or -(-rows // groups)
-    operands = _operands(entry, pieces)
 
     def busiest(tile: Tile) -> float:
         tiles = min(groups, max(rows, 1)) * -(-expected // tile.base_m) * -(-n // tile.base_n)
-        return -(-tiles // cores) * _cycles(tile, k, segments, operands)
+        return -(-tiles // cores) * _cycles(tile, k, segments, _operands(entry, pieces, tile.widens))
 
-    return min(candidates(entry, k, n, expected, pieces=pieces), key=busiest)
+    return min(candidates(entry, k, n, expected, pieces=pieces, segments=segments), key=busiest)
 
 
 def _matmul_tiling(
@@ -244,8 +261,8 @@ def _matmul_tiling(
     """The tiling, and the bytes of workspace that its kernel takes."""
     pieces = _pieces(has_bias)
     groups = groups or GroupListTiling()
-    operands = _operands(entry, pieces)
     chosen = tile or choose_tile(entry, rows, k, n, groups.num_groups, cores, expected_rows, pieces, segments)
+    operands = _operands(entry, pieces, chosen.widens)
     if operands.bits == 4:
         segment = k // segments
         l0_k = min(chosen.l0_k, round_up(segment, operands.square))
@@ -260,14 +277,14 @@ def _matmul_tiling(
         base_n=chosen.base_n,
         l1_k=chosen.l1_k,
         l0_k=chosen.l0_k,
-        stages=STAGES,
-        chunk_k=chosen.l1_k,
+        stages=WIDENED_STAGES if operands.widens_weights else STAGES,
+        chunk_k=k // segments if operands.widens_weights else chosen.l1_k,
         segments=segments,
         zero_tail=int(zero_tail),
         act_type=act_type,
         scale_is_bf16=int(scale_is_bf16),
         bias_is_bf16=int(bias_is_bf16),
-        pieces=operands.pieces,
+        pieces=0 if operands.widens_weights else operands.pieces,
         groups=groups,
     )
     return tiling, _workspace(tiling, operands, cores)
@@ -279,9 +296,11 @@ def _workspace(tiling: MatmulTiling, operands: Operands, cores: int) -> int:
         results = 4 * tiling.stages * tiling.base_m * tiling.base_n
         return cores * (slots + results)
     ring = cores * tiling.stages * tiling.base_m * operands.pieces * tiling.base_n * operands.ring_bytes
-    if operands.bits != 4:
+    if operands.widens_weights:
+        ring += cores * tiling.stages * (tiling.chunk_k + 4) * tiling.base_n
+    elif operands.bits != 4:
         return ring
-    split = tiling.rows * operands.pieces * tiling.k // 2
+    split = tiling.rows * tiling.pieces * tiling.k // 2
     return ring + round_up(split, 512) + round_up(4 * tiling.rows, 512)
 
 

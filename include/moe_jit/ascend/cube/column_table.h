@@ -10,21 +10,26 @@ template <class Accumulator>
 class BiasTable {
   public:
     __aicore__ inline void init(TPipe& pipe, int32_t columns) {
-        pipe.InitBuffer(l1_, 1, columns * sizeof(Accumulator));
+        pipe.InitBuffer(l1_, 2, columns * sizeof(Accumulator));
         pipe.InitBuffer(table_, 1, columns * sizeof(Accumulator));
     }
 
-    __aicore__ inline LocalTensor<Accumulator> load(Address bias, int64_t first, int32_t columns,
-                                                    int32_t padded) {
-        constexpr int32_t kUnit = 64;  // bytes of a table entry
-        LocalTensor<Accumulator> l1 = l1_.template AllocTensor<Accumulator>();
-        load_padded_vector(l1, global<Accumulator>(bias, first), columns, padded);
+    // To L1.
+    __aicore__ inline void load(Address values, int32_t columns, int32_t padded) {
+        padded_ = padded;
+        const LocalTensor<Accumulator> l1 = l1_.template AllocTensor<Accumulator>();
+        load_padded_vector(l1, global<Accumulator>(values), columns, padded);
         l1_.EnQue(l1);
-        l1 = l1_.template DeQue<Accumulator>();
+    }
+    // On to the table, when the products that read its last values are done: what the same pipe loads for
+    // the next products should come before.
+    __aicore__ inline LocalTensor<Accumulator> take() {
+        constexpr int32_t kUnit = 64;  // bytes of a table entry
+        LocalTensor<Accumulator> l1 = l1_.template DeQue<Accumulator>();
         LocalTensor<Accumulator> table = table_.template AllocTensor<Accumulator>();
         DataCopyParams copy;
         copy.blockCount = 1;
-        copy.blockLen = static_cast<uint16_t>(padded * sizeof(Accumulator) / kUnit);
+        copy.blockLen = static_cast<uint16_t>(padded_ * sizeof(Accumulator) / kUnit);
         DataCopy(table, l1, copy);
         table_.EnQue(table);
         l1_.FreeTensor(l1);
@@ -33,6 +38,7 @@ class BiasTable {
     __aicore__ inline void release(LocalTensor<Accumulator>& table) { table_.FreeTensor(table); }
 
   private:
+    int32_t padded_ = 0;
     TQue<TPosition::C1, 1> l1_;
     TQue<TPosition::C2, 1> table_;
 };

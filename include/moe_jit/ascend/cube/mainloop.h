@@ -46,11 +46,17 @@ class Mainloop {
     template <class Activations, class Weights>
     __aicore__ inline void begin(const Activations& activations, Weights& weights, const Tile& tile,
                                  const Depth& depth, Address bias) {
-        has_bias_ = bias != nullptr;
-        if (has_bias_) {
-            const int64_t first = static_cast<int64_t>(tile.expert) * n_ + tile.column;
-            table_ = bias_.load(bias, first, tile.columns, weights.padded_columns(tile.columns));
-        }
+        const int64_t first = static_cast<int64_t>(tile.expert) * n_ + tile.column;
+        const int64_t offset = first * static_cast<int64_t>(sizeof(Accumulator));
+        begin_from(activations, weights, tile, depth, bias == nullptr ? nullptr : bias + offset);
+    }
+
+    // The same; `values` are those of the tile's columns.
+    template <class Activations, class Weights>
+    __aicore__ inline void begin_from(const Activations& activations, Weights& weights, const Tile& tile,
+                                      const Depth& depth, Address values) {
+        has_bias_ = values != nullptr;
+        if (has_bias_) bias_.load(values, tile.columns, weights.padded_columns(tile.columns));
         const int32_t steps = ceil_div(depth.end - depth.begin, l1_k_);
         load(activations, weights, tile, depth, 0);
         is_first_ = true;
@@ -119,6 +125,7 @@ class Mainloop {
                 load_weights<Format>(b, right_, columns, k, depth, round_up(length_, Format::kSquare));
             }
             b2_.EnQue(b);
+            if (has_bias_ && is_first_ && i == 0 && k == 0) table_ = bias_.take();
             a = a2_.template DeQue<Carrier>();
             b = b2_.template DeQue<Carrier>();
             multiply_step(a, b, round_up(tile.rows, kFractal), columns, depth, parts_[i],

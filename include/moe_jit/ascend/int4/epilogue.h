@@ -41,38 +41,42 @@ class PackedScale {
     TBuf<TPosition::VECCALC> values_, mask_;
 };
 
-// Adds the scaled sums of all segments up in fp32, in their order; then Finish as in DequantEpilogue.
+// Adds the scaled sums of a tile's segments up in fp32, in their order; then Finish as in DequantEpilogue.
+// finish.scratch(): kSlab values that no call of it leaves behind.
 template <class Finish>
 class SegmentEpilogue {
   public:
     __aicore__ inline SegmentEpilogue(TPipe& pipe, const MatmulTiling& tiling, Address scale, Finish& finish)
         : finish_(finish), tiling_(tiling), scale_table_(scale) {
         pipe.InitBuffer(sums_, 2, kSlab * sizeof(int32_t));
-        pipe.InitBuffer(values_, kSlab * sizeof(float));
         pipe.InitBuffer(totals_, ceil_div(tiling.base_m, kVectorCores) * tiling.base_n * sizeof(float));
         scale_.init(pipe, tiling.base_n);
     }
 
-    // The tile's slot of one segment after the other; ring.receive and release.
-    template <class Ring>
-    __aicore__ inline void run(const Tile& tile, Ring& ring, const RowRange& range) {
+    // One segment after the other, each from a slot of the ring.
+    __aicore__ inline void add(const Tile& tile, int32_t segment, Address slot) {
+        const RowRange range = own_rows(tile.rows);
+        if (range.count == 0) return;
         const int32_t pitch = round_up(tile.columns, kFloatLanes), most = slab_rows(tile.columns);
         const LocalTensor<float> totals = totals_.template Get<float>();
-        if (range.count > 0) Duplicate(totals, 0.0f, range.count * pitch);
-        vector_barrier();
-        for (int32_t segment = 0; segment < tiling_.segments; ++segment) {
-            const Address slot = ring.receive();
-            if (range.count > 0) {
-                const int64_t row = static_cast<int64_t>(tile.expert) * tiling_.segments + segment;
-                scale_.load(scale_table_, row * tiling_.n + tile.column, tile.columns);
-            }
-            for (int32_t done = 0; done < range.count; done += most) {
-                const int32_t rows = least(most, range.count - done);
-                add_segment(totals[done * pitch], tile, slot, range.first + done, rows);
-            }
-            ring.release();
+        if (segment == 0) {
+            Duplicate(totals, 0.0f, range.count * pitch);
+            vector_barrier();
         }
+        const int64_t row = static_cast<int64_t>(tile.expert) * tiling_.segments + segment;
+        scale_.load(scale_table_, row * tiling_.n + tile.column, tile.columns);
+        for (int32_t done = 0; done < range.count; done += most) {
+            const int32_t rows = least(most, range.count - done);
+            add_rows_of(totals[done * pitch], tile, slot, range.first + done, rows);
+        }
+    }
+
+    // After the last segment.
+    __aicore__ inline void finish(const Tile& tile) {
+        const RowRange range = own_rows(tile.rows);
         if (range.count == 0) return;
+        const int32_t pitch = round_up(tile.columns, kFloatLanes), most = slab_rows(tile.columns);
+        const LocalTensor<float> totals = totals_.template Get<float>();
         finish_.begin(tile);
         for (int32_t done = 0; done < range.count; done += most) {
             const FloatTile values{totals[done * pitch], least(most, range.count - done), pitch};
@@ -81,46 +85,50 @@ class SegmentEpilogue {
     }
 
   private:
-    __aicore__ inline void add_segment(const LocalTensor<float>& totals, const Tile& tile, Address slot,
+    __aicore__ inline void add_rows_of(const LocalTensor<float>& totals, const Tile& tile, Address slot,
                                        int32_t row, int32_t rows) {
-        const FloatTile values{values_.template Get<float>(), rows, round_up(tile.columns, kFloatLanes)};
+        const FloatTile values{finish_.scratch(), rows, round_up(tile.columns, kFloatLanes)};
         const LocalTensor<int32_t> whole = values.values.template ReinterpretCast<int32_t>();
-        for (int32_t piece = 0; piece < tiling_.pieces; ++piece) {
-            add_piece(whole, tile, slot, row, rows, piece);
+        const int32_t pieces = sum_rows(tiling_);
+        for (int32_t piece = 0; piece < pieces; ++piece) {
+            LocalTensor<int32_t> sums = load(tile, slot, row, rows, piece);
+            if (pieces == 1) {
+                Cast(values.values, sums, RoundMode::CAST_NONE, values.size());
+            } else if (piece == 0) {
+                Muls(whole, sums, piece_weight(piece), values.size());
+            } else {
+                Muls(sums, sums, piece_weight(piece), values.size());
+                vector_barrier();
+                Add(whole, whole, sums, values.size());
+            }
+            vector_barrier();
+            sums_.FreeTensor(sums);
         }
-        Cast(values.values, whole, RoundMode::CAST_NONE, values.size());
-        vector_barrier();
+        if (pieces > 1) {
+            Cast(values.values, whole, RoundMode::CAST_NONE, values.size());
+            vector_barrier();
+        }
         multiply_columns(values, scale_.values());
         Add(totals, totals, values.values, values.size());
         vector_barrier();
     }
 
-    __aicore__ inline void add_piece(const LocalTensor<int32_t>& whole, const Tile& tile, Address slot,
-                                     int32_t row, int32_t rows, int32_t piece) {
-        const int32_t pitch = round_up(tile.columns, kFloatLanes), count = rows * pitch;
-        const int64_t first = (static_cast<int64_t>(row) * tiling_.pieces + piece) * tiling_.base_n;
-        LocalTensor<int32_t> sums = sums_.template AllocTensor<int32_t>();
+    __aicore__ inline LocalTensor<int32_t> load(const Tile& tile, Address slot, int32_t row, int32_t rows,
+                                                int32_t piece) {
+        const int32_t pieces = sum_rows(tiling_);
+        const int64_t first = (static_cast<int64_t>(row) * pieces + piece) * tiling_.base_n;
+        const LocalTensor<int32_t> sums = sums_.template AllocTensor<int32_t>();
         load_rows(sums, global<int32_t>(slot, first), rows, tile.columns,
-                  static_cast<int64_t>(tiling_.pieces) * tiling_.base_n, pitch);
+                  static_cast<int64_t>(pieces) * tiling_.base_n, round_up(tile.columns, kFloatLanes));
         sums_.EnQue(sums);
-        sums = sums_.template DeQue<int32_t>();
-        const int32_t weight = tiling_.pieces == 1 ? 1 : piece_weight(piece);
-        if (piece == 0) {
-            Muls(whole, sums, weight, count);
-        } else {
-            Muls(sums, sums, weight, count);
-            vector_barrier();
-            Add(whole, whole, sums, count);
-        }
-        vector_barrier();
-        sums_.FreeTensor(sums);
+        return sums_.template DeQue<int32_t>();
     }
 
     Finish& finish_;
     MatmulTiling tiling_;
     Address scale_table_;
     TQue<TPosition::VECIN, 1> sums_;
-    TBuf<TPosition::VECCALC> values_, totals_;
+    TBuf<TPosition::VECCALC> totals_;
     PackedScale scale_;
 };
 
@@ -140,42 +148,44 @@ class Int4Finish {
     __aicore__ inline Int4Finish(TPipe& pipe, const MatmulTiling& tiling, const Int4Parameters& given,
                                  Address y)
         : given_(given), n_(tiling.n), store_(pipe, y, tiling.n) {
-        pipe.InitBuffer(product_, kSlab * sizeof(float));
-        bias_.init(pipe, tiling.base_n);
-        offset_.init(pipe, tiling.base_n);
-        row_sums_.init(pipe, tiling.base_m, 1);
-        row_scale_.init(pipe, tiling.base_m, 2);
+        pipe.InitBuffer(scratch_, kSlab * sizeof(float));
+        columns_.init(pipe, tiling.base_n, 2);
+        rows_.init(pipe, tiling.base_m, 2);
     }
+
+    __aicore__ inline LocalTensor<float> scratch() { return scratch_.Get<float>(); }
 
     __aicore__ inline void begin(const Tile& tile) {
         const int64_t column = static_cast<int64_t>(tile.expert) * n_ + tile.column;
-        if (given_.bias != nullptr) bias_.load(given_.bias, column, tile.columns, false);
-        if (given_.offset != nullptr) offset_.load(given_.offset, column, tile.columns, false);
+        if (given_.bias != nullptr) columns_.load(given_.bias, column, tile.columns, false, kBias);
+        if (given_.offset != nullptr) columns_.load(given_.offset, column, tile.columns, false, kOffset);
     }
 
     __aicore__ inline void finish(const FloatTile& values, const Tile& tile, int32_t row) {
         const int32_t first = tile.row + row;
-        if (given_.bias != nullptr) add_columns(values, bias_.values());
+        if (given_.bias != nullptr) add_columns(values, columns_.values(kBias));
         if (given_.offset != nullptr) {
-            const FloatTile product{product_.Get<float>(), values.rows, values.pitch};
-            row_sums_.load(given_.row_sums, nullptr, first, values.rows);
-            outer_product(product, offset_.values(), row_sums_.blocks());
+            const FloatTile product{scratch(), values.rows, values.pitch};
+            rows_.load(given_.row_sums, nullptr, first, values.rows);
+            outer_product(product, columns_.values(kOffset), rows_.blocks());
             Add(values.values, values.values, product.values, values.size());
             vector_barrier();
         }
-        if (row_scale_.load(given_.row_weight, given_.per_token_scale, first, values.rows)) {
-            multiply_rows(values, row_scale_.blocks());
+        if (rows_.load(given_.row_weight, given_.per_token_scale, first, values.rows)) {
+            multiply_rows(values, rows_.blocks());
         }
         store_.run(values, tile, row);
     }
 
   private:
+    static constexpr int32_t kBias = 0, kOffset = 1;
+
     Int4Parameters given_;
     int32_t n_;
     TileStore<Out> store_;
-    TBuf<TPosition::VECCALC> product_;
-    ColumnVector bias_, offset_;
-    RowBlocks row_sums_, row_scale_;
+    TBuf<TPosition::VECCALC> scratch_;
+    ColumnVector columns_;
+    RowBlocks rows_;
 };
 
 }  // namespace moe_jit::ascend

@@ -11,10 +11,15 @@ namespace moe_jit::ascend {
 
 constexpr int32_t kMostPieces = 3;
 
+// Rows of sums for a row of x.
+__aicore__ inline int32_t sum_rows(const MatmulTiling& tiling) {
+    return tiling.pieces == 0 ? 1 : tiling.pieces;
+}
+
 // What a sum of each piece counts.
 __aicore__ inline int32_t piece_weight(int32_t piece) { return piece == 0 ? 16 : piece; }
 
-// Splits all rows, dealt out to the vector cores, and adds each row up.
+// Splits all rows, dealt out to the vector cores, and adds each row up; no pieces: only adds up.
 class RowSplitter {
   public:
     __aicore__ inline RowSplitter(TPipe& pipe, Address x, int32_t k, int32_t pieces)

@@ -1,4 +1,4 @@
-// A parameter of a tile's columns as fp32.
+// Parameters of a tile's columns as fp32.
 #pragma once
 
 #include "moe_jit/ascend/vector/transfer.h"
@@ -7,29 +7,33 @@ namespace moe_jit::ascend {
 
 class ColumnVector {
   public:
-    __aicore__ inline void init(TPipe& pipe, int32_t columns) {
+    // `tables`: how many are kept.
+    __aicore__ inline void init(TPipe& pipe, int32_t columns, int32_t tables = 1) {
+        columns_ = columns;
         pipe.InitBuffer(queue_, 1, columns * sizeof(float));
-        pipe.InitBuffer(values_, columns * sizeof(float));
+        pipe.InitBuffer(values_, tables * columns * sizeof(float));
     }
 
     // `first` counts elements of `table`; the last eight are filled up with zeros.
-    __aicore__ inline void load(Address table, int64_t first, int32_t columns, bool is_bf16) {
-        is_bf16 ? load_as<bfloat16_t>(table, first, columns) : load_as<float>(table, first, columns);
+    __aicore__ inline void load(Address table, int64_t first, int32_t columns, bool is_bf16, int32_t i = 0) {
+        is_bf16 ? load_as<bfloat16_t>(table, first, columns, i) : load_as<float>(table, first, columns, i);
     }
-    __aicore__ inline LocalTensor<float> values() { return values_.Get<float>(); }
+    __aicore__ inline LocalTensor<float> values(int32_t i = 0) {
+        return values_.Get<float>()[static_cast<uint32_t>(i * columns_)];
+    }
 
   private:
     template <class T>
-    __aicore__ inline void load_as(Address table, int64_t first, int32_t columns) {
+    __aicore__ inline void load_as(Address table, int64_t first, int32_t columns, int32_t i) {
         LocalTensor<T> staged = queue_.AllocTensor<T>();
         load_vector(staged, global<T>(table, first), columns);
         queue_.EnQue(staged);
         staged = queue_.DeQue<T>();
         const int32_t count = round_up(columns, kBlockBytes / static_cast<int32_t>(sizeof(float)));
         if constexpr (sizeof(T) == 2) {
-            Cast(values(), staged, RoundMode::CAST_NONE, count);
+            Cast(values(i), staged, RoundMode::CAST_NONE, count);
         } else {
-            Muls(values(), staged, 1.0f, count);
+            Muls(values(i), staged, 1.0f, count);
         }
         vector_barrier();
         queue_.FreeTensor(staged);
@@ -37,6 +41,7 @@ class ColumnVector {
 
     TQue<TPosition::VECIN, 1> queue_;
     TBuf<TPosition::VECCALC> values_;
+    int32_t columns_ = 0;
 };
 
 // A parameter of rows, or the product of two: each value as a block of eight.
