@@ -35,5 +35,10 @@ def compile_program(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 @pytest.fixture(scope="session")
 def case_runner(compile_program: Compile) -> Path:
     return compile_program(
-        "main.cpp", "memory_cases.cpp", "hazard_cases.cpp", "queue_cases.cpp", "core_cases.cpp"
+        "main.cpp",
+        "memory_cases.cpp",
+        "hazard_cases.cpp",
+        "queue_cases.cpp",
+        "core_cases.cpp",
+        "argument_cases.cpp",
     )
