@@ -111,9 +111,10 @@ def test_pairs_of_group_and_count() -> None:
     check(given, inputs.note)
 
 
-@pytest.mark.parametrize("num_groups", [1, 64])
-def test_many_groups(num_groups: int) -> None:
+@pytest.mark.parametrize("dtype", [INT32, BF16])
+@pytest.mark.parametrize("num_groups", [1, 5, 64])
+def test_many_groups(num_groups: int, dtype: torch.dtype) -> None:
     inputs = Inputs()
     counts = [3] + [inputs.random.choice((0, 1, 2, 7)) for _ in range(num_groups - 1)]
-    given = call(inputs, sum(counts) + 5, 64, INT32, counts)
+    given = call(inputs, sum(counts) + 5, 64, dtype, counts)
     check(given, inputs.note, cores=(1, 24))

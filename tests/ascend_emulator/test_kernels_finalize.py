@@ -101,6 +101,18 @@ def test_shared_input(dtype: torch.dtype) -> None:
     check(problem, given)
 
 
+@pytest.mark.parametrize("num_groups", [1, 5, 64])
+@pytest.mark.parametrize("name", [INT8, INT4])
+def test_groups_and_cores(name: str, num_groups: int) -> None:
+    inputs = Inputs()
+    counts = [inputs.random.choice((0, 0, 1, 2, 19)) for _ in range(num_groups - 1)] + [3]
+    rows = sum(counts) + 2
+    size = {"k": 320, "n": 192} if name == INT4 else {"k": 80, "n": 288}
+    problem = Problem(inputs, ROWS[name], counts, tail=2, bias=name == INT4, **size)
+    index = inputs.integers(rows, low=0, high=min(rows, 9) - 1, dtype=torch.int64)
+    check(problem, arguments(problem, index, logit=inputs.normal(rows), output_bs=min(rows, 9)))
+
+
 def test_more_rows_than_are_searched_at_a_time() -> None:
     """Rows that nothing names, that one row names, and that hundreds in several blocks name."""
     inputs = Inputs()

@@ -115,7 +115,7 @@ def test_int4_weights_that_become_int8_with_the_largest_sums(value: int) -> None
 
 
 @pytest.mark.parametrize("num_groups", [1, 5, 64])
-@pytest.mark.parametrize("name", ["i8-i32", "i8-f16-token", "bf16", "i8i4-bf16", "f16-i8"])
+@pytest.mark.parametrize("name", KERNEL_ROWS)
 def test_groups_and_cores(name: str, num_groups: int) -> None:
     """The result does not depend on how many cores there are, or on the order in which they run."""
     inputs = Inputs()
