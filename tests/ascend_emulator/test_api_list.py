@@ -60,3 +60,15 @@ def test_calls_of_kernels_are_listed():
     names = called()
     assert {"DataCopy", "Mmad", "Fixpipe", "Cast", "Mul"} <= names
     assert {name for name in names - PARTS if not listed(name)} == set()
+
+
+def rows_of(name: str) -> list[str]:
+    return [line for line in LIST.splitlines() if line.startswith("| ") and name in line.split("|")[1]]
+
+
+@pytest.mark.parametrize("name", sorted(called() - PARTS))
+def test_calls_of_kernels_name_their_page(name: str):
+    """In the row that lists the call, as a path in the reference, or several."""
+    rows = rows_of(name) or rows_of(re.sub(r"(Sum|Max|Min)$", "", name))
+    pages = [row.rstrip("| ").rsplit("|", 1)[1].strip() for row in rows]
+    assert any(re.fullmatch(r"`[^`]+`(, `[^`]+`)*", page) for page in pages), pages
