@@ -89,6 +89,7 @@ def test_time_passes_from_core_to_core(program: Path) -> None:
     }
     assert result["cube_operations"] == {"f32": 2 * 16 * 16 * 8}
     assert result["cube_seconds"] == pytest.approx(2 / 24 / CLOCK)  # a fractal of floats takes two cycles
+    assert result["store_seconds"] == pytest.approx(1024 / 86 / 24 / CLOCK)
     assert result["hbm_bytes"] == pytest.approx(4 * 65536 + 1024, abs=2 * 128)
     cube, first, second = result["cores"]
     assert first["seconds"] == second["seconds"] == pytest.approx(cube["seconds"] + 512 / READ / CLOCK)

@@ -42,6 +42,8 @@ class LaunchReport:
         bound_seconds: no schedule of the same work takes less: the larger of the next two.
         memory_seconds: ``hbm_bytes`` at the memory's bandwidth.
         cube_seconds: all products, spread evenly over the cubes of the chip.
+        store_seconds: sums on their way from the cubes to global memory, spread evenly. No part of the bound:
+            how often sums leave is the kernel's choice.
         hbm_bytes: lines of global memory that were touched, each counted once; caches serve the rest.
         bytes: moved over each path, such as ``"GM_L1"``.
         cube_operations: additions and multiplications for each type of operand.
@@ -56,6 +58,7 @@ class LaunchReport:
     bound_seconds: float
     memory_seconds: float
     cube_seconds: float
+    store_seconds: float
     hbm_bytes: int
     bytes: dict[str, int]
     cube_operations: dict[str, int]
