@@ -65,7 +65,7 @@ RULES = {
     "barrier_mte2": "missing PipeBarrier<PIPE_MTE2>: the write is not ordered after the write .*VECIN",
     "barrier_mte3": "missing PipeBarrier<PIPE_MTE3>: the write is not ordered after the write .*'y'",
     "barrier_s": "PipeBarrier<PIPE_S>: not available",
-    "flag_set_twice": r"SetFlag<MTE2_V>\(0\): set twice",
+    "flag_set_twice": r"SetFlag<MTE2_V>\(0\): set twice without a WaitFlag",
     "flag_wait_without_set": r"WaitFlag<MTE2_V>\(1\): wait without a SetFlag",
     "flag_of_another_event": r"WaitFlag<MTE2_V>\(1\): wait without a SetFlag",
     "flag_id_out_of_range": "event id 8 is not in 0..7",
