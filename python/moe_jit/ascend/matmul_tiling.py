@@ -73,13 +73,18 @@ class FinalizeTiling(Struct):
 
 class Operands(NamedTuple):
     """Bits of the operands in the matrix unit, bytes of a result in the ring, rows of it for a row of x, and
-    whether the vector cores convert the weights, or widen them from int4 to int8."""
+    vector instructions that make 64 weights operands (0: they are used as they are stored), and whether the
+    vector cores widen weights from int4 to int8."""
 
     bits: int
     ring_bytes: int
     pieces: int = 1
-    converts_weights: bool = False
+    conversion: float = 0.0
     widens_weights: bool = False
+
+    @property
+    def converts_weights(self) -> bool:
+        return self.conversion > 0
 
     @property
     def square(self) -> int:
@@ -96,10 +101,10 @@ _OPERANDS = {
     "i8": Operands(8, 4),
     "f16": Operands(16, 2),
     "bf16": Operands(16, 2),
-    "f16_i8": Operands(16, 2, converts_weights=True),
-    "bf16_i8": Operands(16, 2, converts_weights=True),
-    "f16_i4": Operands(16, 2, converts_weights=True),
-    "bf16_i4": Operands(16, 2, converts_weights=True),
+    "f16_i8": Operands(16, 2, conversion=1.5),
+    "bf16_i8": Operands(16, 2, conversion=3.5),
+    "f16_i4": Operands(16, 2, conversion=1.5),
+    "bf16_i4": Operands(16, 2, conversion=3.5),
     "i8_i4_f16": Operands(4, 4, 2),
     "i8_i4_bf16": Operands(4, 4, 2),
     "i8_i4": Operands(4, 4, 2),
@@ -109,6 +114,9 @@ _OPERANDS = {
 _WIDENED = Operands(8, 4, widens_weights=True)
 _WIDENED_DEPTH = 256  # of a segment: sums of its int4 weights are exact in fp16
 _WIDENED_BLOCK = 64
+
+
+_CHUNK_K = 256  # of converted weights: small chunks fill the pipeline soon, and the L2 cache little
 
 
 def _part_width(m: int, n: int) -> int:
@@ -146,7 +154,9 @@ def _deepest(base_m: int, base_n: int, k: int, operands: Operands) -> Tile:
     l0_bytes = min(CHIP.l0a, CHIP.l0b) // 2
     l0_k = min(l0_bytes * 8 // bits // max(m, _part_width(m, base_n)) // square * square, whole_k, 1024)
     l1_bytes = (CHIP.l1 - base_n * _TABLE_BYTES) // 2
-    l1_k = min(l1_bytes * 8 // bits // (m + base_n), 4096) // l0_k * l0_k
+    deepest = _CHUNK_K if operands.converts_weights else 4096
+    l0_k = min(l0_k, deepest)
+    l1_k = min(l1_bytes * 8 // bits // (m + base_n), deepest) // l0_k * l0_k
     return Tile(base_m, base_n, min(l1_k, round_up(k, l0_k)), l0_k)
 
 
@@ -204,6 +214,7 @@ def _operands(entry: str, pieces: int | None, widens: bool = False) -> Operands:
 
 
 _L2_BYTES, _STORE_BYTES = 110, 86  # of a core in a cycle: what it reads from the L2 cache, and writes
+_VECTOR_CORES = 2  # of a cube core
 _LINE = 128  # bytes in which global memory is read: a row of a narrow weight tile takes one
 _WIDEN, _ADD_UP = 3 / 128, 3 / 64  # cycles of two vector cores for a widened weight, and for a scaled sum
 
@@ -214,7 +225,9 @@ def _cycles(tile: Tile, k: int, segments: int, operands: Operands) -> float:
     multiply = m / _FRACTAL * n / _FRACTAL * k * operands.bits / 256
     load = k * (m * operands.bits / 8 + round_up(n * operands.bits // 8, _LINE)) / _L2_BYTES
     store = segments * m * n * operands.ring_bytes / _STORE_BYTES
-    convert = (k * n * _WIDEN + segments * m * n * _ADD_UP) / 2 if operands.widens_weights else 0.0
+    convert = k * n * operands.conversion / 64 / _VECTOR_CORES
+    if operands.widens_weights:
+        convert = (k * n * _WIDEN + segments * m * n * _ADD_UP) / _VECTOR_CORES
     return max(multiply, load, store, convert)
 
 

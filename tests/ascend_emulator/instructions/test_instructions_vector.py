@@ -26,6 +26,11 @@ BINARY: dict[str, tuple[Callable[[Fraction, Fraction], Fraction], tuple[str, ...
     "And": (lambda a, b: Fraction(int(a) & int(b)), ("int16_t",)),
     "Or": (lambda a, b: Fraction(int(a) | int(b)), ("int16_t",)),
 }
+# Of the destination before, and the sources.
+TERNARY: dict[str, tuple[Callable[[Fraction, Fraction, Fraction], Fraction], tuple[str, ...]]] = {
+    "FusedMulAdd": (lambda d, a, b: d * a + b, REALS),
+    "MulAddDst": (lambda d, a, b: a * b + d, REALS),
+}
 UNARY: dict[str, tuple[Callable[[Fraction], Fraction], tuple[str, ...]]] = {
     "Abs": (abs, REALS),
     "Relu": (lambda a: max(a, Fraction(0)), ("half", "int32_t", "float")),
@@ -119,15 +124,17 @@ def run(
     sources: int,
     compute: Callable[..., Fraction],
     scalar: int | None = None,
+    updates: bool = False,
 ) -> None:
     size = SIZES[kind]
     addresses = [0, 40960, 81920][: sources + 1]
     image = rng.integers(0, 256, UB, dtype=np.uint8)
-    for address in addresses[1:]:
+    for address in addresses if updates else addresses[1:]:
         image[address : address + 40960] = random_values(kind, 40960 // size, rng).view(np.uint8)
     forms = Forms(form, kind, sources + 1, rng)
     want = image.copy()
     for target, *origins in forms.places(addresses, size):
+        origins = [target, *origins] if updates else origins
         codes = [int(want[at : at + size].view(CODES[size])[0]) for at in origins]
         result = code_of(kind, compute(*[value_of(kind, code) for code in codes]))
         want[target : target + size] = np.array([result], CODES[size]).view(np.uint8)
@@ -145,6 +152,12 @@ def cases(table: dict[str, tuple[object, tuple[str, ...]]]) -> list[tuple[str, s
 @pytest.mark.parametrize(("name", "kind"), cases(BINARY))
 def test_binary(driver: Driver, rng: np.random.Generator, name: str, kind: str, form: int):
     run(driver, rng, name, kind, form, 2, BINARY[name][0])
+
+
+@pytest.mark.parametrize("form", [COUNT, MASK, BITS, COUNTER])
+@pytest.mark.parametrize(("name", "kind"), cases(TERNARY))
+def test_updates(driver: Driver, rng: np.random.Generator, name: str, kind: str, form: int):
+    run(driver, rng, name, kind, form, 2, TERNARY[name][0], updates=True)
 
 
 @pytest.mark.parametrize("form", [COUNT, MASK, BITS, COUNTER])

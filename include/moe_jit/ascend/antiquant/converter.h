@@ -36,6 +36,7 @@ class AntiquantVector {
     using Value = typename AntiquantArithmetic<T>::Type;
 
     __aicore__ inline void init(TPipe& pipe, int32_t columns) {
+        columns_ = columns;
         pipe.InitBuffer(queue_, 1, columns * sizeof(T));
         pipe.InitBuffer(values_, columns * sizeof(Value));
         pipe.InitBuffer(blocks_, columns * kBlockBytes);
@@ -44,8 +45,7 @@ class AntiquantVector {
         vector_barrier();
     }
 
-    __aicore__ inline void load(Address table, int64_t first, int32_t columns, bool as_blocks) {
-        constexpr int32_t kRepeat = 8;  // values that become blocks at a time
+    __aicore__ inline void load(Address table, int64_t first, int32_t columns) {
         LocalTensor<T> staged = queue_.template AllocTensor<T>();
         load_vector(staged, global<T>(table, first), columns);
         queue_.EnQue(staged);
@@ -58,7 +58,14 @@ class AntiquantVector {
         }
         vector_barrier();
         queue_.FreeTensor(staged);
-        if (!as_blocks) return;
+    }
+    __aicore__ inline void multiply(AntiquantVector& factors) {
+        Mul(values(), values(), factors.values(), columns_);
+        vector_barrier();
+    }
+    // Makes blocks() of the values.
+    __aicore__ inline void broadcast(int32_t columns) {
+        constexpr int32_t kRepeat = 8;  // values that become blocks at a time
         Brcb(blocks(), values(), static_cast<uint8_t>(ceil_div(columns, kRepeat)), {1, kRepeat});
         vector_barrier();
     }
@@ -68,6 +75,7 @@ class AntiquantVector {
   private:
     TQue<TPosition::VECIN, 1> queue_;
     TBuf<TPosition::VECCALC> values_, blocks_;
+    int32_t columns_ = 0;
 };
 
 // T is half or bfloat16_t. Converted tiles keep the orientation of the weight's memory.
@@ -107,14 +115,22 @@ class WeightConverter {
 
   private:
     using Value = typename AntiquantArithmetic<T>::Type;
+    // fp32 holds w * scale and offset * scale exactly, so that adding them rounds as (w + offset) * scale does.
+    static constexpr bool kFused = sizeof(Value) == sizeof(float);
     static constexpr int32_t kValues = 4096;
     static constexpr int32_t kBlock = kBlockBytes * Weight::kPack;  // weights in 32 bytes
 
     __aicore__ inline void load_parameters(int32_t expert, int32_t segment, const WeightTile& tile) {
         const int64_t row = static_cast<int64_t>(expert) * tiling_.segments + segment;
         const int64_t first = row * tiling_.n + tile.column;
-        scale_.load(scale_table_, first, tile.columns, transposed());
-        if (offset_table_ != nullptr) offset_.load(offset_table_, first, tile.columns, transposed());
+        scale_.load(scale_table_, first, tile.columns);
+        if (offset_table_ != nullptr) {
+            offset_.load(offset_table_, first, tile.columns);
+            if constexpr (kFused) offset_.multiply(scale_);
+        }
+        if (!transposed()) return;
+        scale_.broadcast(tile.columns);
+        if (offset_table_ != nullptr) offset_.broadcast(tile.columns);
     }
 
     // Depths [k, k + depth), which share parameters, by the rows of the weight's memory.
@@ -128,10 +144,9 @@ class WeightConverter {
             const int32_t first_k = transposed() ? k : k + row,
                           first_n = tile.column + (transposed() ? row : 0);
             const RowTile<Value> values = load(expert, first_k, first_n, count, columns, pitch);
-            dequantise(values, row);
             const int64_t target = transposed() ? static_cast<int64_t>(row) * tiling_.chunk_k + (k - tile.k)
                                                 : static_cast<int64_t>(k - tile.k + row) * tiling_.base_n;
-            store(global<T>(slot, target), values, columns);
+            store(global<T>(slot, target), values, row, columns);
         }
     }
 
@@ -181,27 +196,34 @@ class WeightConverter {
         }
     }
 
-    // `row` counts the tile's rows, columns of the weight where it is transposed.
-    __aicore__ inline void dequantise(const RowTile<Value>& values, int32_t row) {
-        if (transposed()) {
-            const int32_t first = row * RowTile<Value>::kLanes;
-            if (offset_table_ != nullptr) add_rows(values, offset_.blocks()[first]);
-            multiply_rows(values, scale_.blocks()[first]);
+    // To `out`; `row` counts the tile's rows, columns of the weight where it is transposed.
+    __aicore__ inline void dequantise(const LocalTensor<T>& out, const RowTile<Value>& values, int32_t row) {
+        const int32_t first = row * RowTile<Value>::kLanes;
+        const bool has_offset = offset_table_ != nullptr;
+        if constexpr (kFused) {
+            if (transposed()) {
+                has_offset ? multiply_add_rows(values, scale_.blocks()[first], offset_.blocks()[first])
+                           : multiply_rows(values, scale_.blocks()[first]);
+            } else {
+                has_offset ? multiply_add_columns(values, scale_.values(), offset_.values())
+                           : multiply_columns(values, scale_.values());
+            }
+            Cast(out, values.values, RoundMode::CAST_RINT, values.size());
+            vector_barrier();
+        } else if (transposed()) {
+            if (has_offset) add_rows(values, offset_.blocks()[first]);
+            multiply_rows(out, values, scale_.blocks()[first]);
         } else {
-            if (offset_table_ != nullptr) add_columns(values, offset_.values());
-            multiply_columns(values, scale_.values());
+            if (has_offset) add_columns(values, offset_.values());
+            multiply_columns(out, values, scale_.values());
         }
     }
 
-    __aicore__ inline void store(const GlobalTensor<T>& target, const RowTile<Value>& values,
+    // Columns of `values` between a row's end and its pitch stay behind.
+    __aicore__ inline void store(const GlobalTensor<T>& target, const RowTile<Value>& values, int32_t row,
                                  int32_t columns) {
         LocalTensor<T> out = out_.template AllocTensor<T>();
-        if constexpr (sizeof(Value) == sizeof(T)) {
-            Muls(out, values.values, static_cast<Value>(1.0f), values.size());
-        } else {
-            Cast(out, values.values, RoundMode::CAST_RINT, values.size());
-        }
-        vector_barrier();
+        dequantise(out, values, row);
         out_.EnQue(out);
         out = out_.template DeQue<T>();
         store_rows(target, out, values.rows, columns, transposed() ? tiling_.chunk_k : tiling_.base_n,

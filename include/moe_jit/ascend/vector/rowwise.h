@@ -27,14 +27,19 @@ struct RowTile {
 };
 using FloatTile = RowTile<float>;
 
-// `factors` has a value for each column.
+// `factors` has a value for each column; `out` may be the tile's values.
 template <class T>
-__aicore__ inline void multiply_columns(const RowTile<T>& tile, const LocalTensor<T>& factors) {
+__aicore__ inline void multiply_columns(const LocalTensor<T>& out, const RowTile<T>& tile,
+                                        const LocalTensor<T>& factors) {
     const BinaryRepeatParams strides(1, 1, 1, tile.stride(), tile.stride(), 0);
     for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
-        Mul(tile.values[i], tile.values[i], factors[i], tile.mask(i), tile.repeats(), strides);
+        Mul(out[i], tile.values[i], factors[i], tile.mask(i), tile.repeats(), strides);
     }
     vector_barrier();
+}
+template <class T>
+__aicore__ inline void multiply_columns(const RowTile<T>& tile, const LocalTensor<T>& factors) {
+    multiply_columns(tile.values, tile, factors);
 }
 
 template <class T>
@@ -48,12 +53,17 @@ __aicore__ inline void add_columns(const RowTile<T>& tile, const LocalTensor<T>&
 
 // `blocks` holds each row's factor as a block.
 template <class T>
-__aicore__ inline void multiply_rows(const RowTile<T>& tile, const LocalTensor<T>& blocks) {
+__aicore__ inline void multiply_rows(const LocalTensor<T>& out, const RowTile<T>& tile,
+                                     const LocalTensor<T>& blocks) {
     const BinaryRepeatParams strides(1, 1, 0, tile.stride(), tile.stride(), 1);
     for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
-        Mul(tile.values[i], tile.values[i], blocks, tile.mask(i), tile.repeats(), strides);
+        Mul(out[i], tile.values[i], blocks, tile.mask(i), tile.repeats(), strides);
     }
     vector_barrier();
+}
+template <class T>
+__aicore__ inline void multiply_rows(const RowTile<T>& tile, const LocalTensor<T>& blocks) {
+    multiply_rows(tile.values, tile, blocks);
 }
 
 template <class T>
@@ -61,6 +71,27 @@ __aicore__ inline void add_rows(const RowTile<T>& tile, const LocalTensor<T>& bl
     const BinaryRepeatParams strides(1, 1, 0, tile.stride(), tile.stride(), 1);
     for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
         Add(tile.values[i], tile.values[i], blocks, tile.mask(i), tile.repeats(), strides);
+    }
+    vector_barrier();
+}
+
+// tile * factors + terms, with a value of each for every column, or as blocks for every row.
+template <class T>
+__aicore__ inline void multiply_add_columns(const RowTile<T>& tile, const LocalTensor<T>& factors,
+                                            const LocalTensor<T>& terms) {
+    const BinaryRepeatParams strides(1, 1, 1, tile.stride(), 0, 0);
+    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
+        FusedMulAdd(tile.values[i], factors[i], terms[i], tile.mask(i), tile.repeats(), strides);
+    }
+    vector_barrier();
+}
+
+template <class T>
+__aicore__ inline void multiply_add_rows(const RowTile<T>& tile, const LocalTensor<T>& factors,
+                                         const LocalTensor<T>& terms) {
+    const BinaryRepeatParams strides(1, 0, 0, tile.stride(), 1, 1);
+    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
+        FusedMulAdd(tile.values[i], factors, terms, tile.mask(i), tile.repeats(), strides);
     }
     vector_barrier();
 }

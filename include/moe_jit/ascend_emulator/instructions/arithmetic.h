@@ -10,7 +10,7 @@ namespace moe_jit::emulator::math {
 
 template <bool accumulates, typename... Formats>
 struct Takes {
-    static constexpr bool kAccumulates = accumulates;
+    static constexpr bool kAccumulates = accumulates, kUpdates = false;
     template <typename T>
     static void check(Instruction& op) {
         require_format<T, Formats...>(op);
@@ -58,6 +58,15 @@ struct Min : Numbers {
 };
 struct Div : Floats {
     static double apply(double a, double b) { return a / b; }
+};
+// One rounding; whether the chip rounds the product too is not documented.
+struct FusedMulAdd : Floats {
+    static constexpr bool kUpdates = true;
+    static double apply(double target, double a, double b) { return target * a + b; }
+};
+struct MulAddDst : Floats {
+    static constexpr bool kUpdates = true;
+    static double apply(double target, double a, double b) { return a * b + target; }
 };
 struct And : Bits {
     static int64_t apply(int64_t a, int64_t b) { return a & b; }
@@ -149,6 +158,8 @@ MOE_JIT_BINARY(Mul)
 MOE_JIT_BINARY(Div)
 MOE_JIT_BINARY(Max)
 MOE_JIT_BINARY(Min)
+MOE_JIT_BINARY(FusedMulAdd)
+MOE_JIT_BINARY(MulAddDst)
 MOE_JIT_BINARY(And)
 MOE_JIT_BINARY(Or)
 #undef MOE_JIT_BINARY

@@ -46,7 +46,8 @@ Footprint footprint(const LocalTensor<T>& tensor, Strides strides) {
     return {tensor, strides, bits_of<T>()};
 }
 
-// Math::Formats lists what the instruction takes; Math::apply(op, a, b) works on wide values.
+// Math::check says which formats the instruction takes; Math::apply works on wide values: of the sources, and
+// first of the destination if it is updated.
 template <typename Math, typename T, typename Form>
 void binary(const char* name, Site site, const LocalTensor<T>& dst, const LocalTensor<T>& src0,
             const LocalTensor<T>& src1, const Form& form, const AscendC::BinaryRepeatParams& p) {
@@ -61,11 +62,23 @@ void binary(const char* name, Site site, const LocalTensor<T>& dst, const LocalT
                              dst.address == src1.address && (d.repeat == 0 || b.repeat == 0);
     const auto x = operand_read(op, src0, lanes, a);
     const auto y = operand_read(op, src1, lanes, b);
-    const auto z = operand_write(op, dst, lanes, d);
-    check_overlap(op, lanes, footprint(dst, d), footprint(src0, a));
-    check_overlap(op, lanes, footprint(dst, d), footprint(src1, b), accumulates);
-    if (!op.computes()) return;
-    each_lane(lanes, [&](T u, T v) { return fitted<T>(op, Math::apply(wide(u), wide(v))); }, z, x, y);
+    if constexpr (Math::kUpdates) {
+        const auto before = operand_read(op, dst, lanes, d);
+        const auto z = operand_write(op, dst, lanes, d);
+        check_overlap(op, lanes, footprint(dst, d), footprint(src0, a));
+        check_overlap(op, lanes, footprint(dst, d), footprint(src1, b));
+        if (!op.computes()) return;
+        const auto apply = [&](T t, T u, T v) {
+            return fitted<T>(op, Math::apply(wide(t), wide(u), wide(v)));
+        };
+        each_lane(lanes, apply, z, before, x, y);
+    } else {
+        const auto z = operand_write(op, dst, lanes, d);
+        check_overlap(op, lanes, footprint(dst, d), footprint(src0, a));
+        check_overlap(op, lanes, footprint(dst, d), footprint(src1, b), accumulates);
+        if (!op.computes()) return;
+        each_lane(lanes, [&](T u, T v) { return fitted<T>(op, Math::apply(wide(u), wide(v))); }, z, x, y);
+    }
 }
 
 template <typename Math, typename T, typename Form>
