@@ -44,6 +44,7 @@ def dequant_swiglu_quant_bytes(half: int, columns: int, batch_rows: int, element
 
 
 MAX_BATCH_ROWS = 64
+_START = 256  # columns that a core could compute while a batch's instructions start; an assumption
 
 
 def element_bytes(x_format: str) -> int:
@@ -61,7 +62,7 @@ class Batch:
 def dequant_swiglu_quant_split(half: int, rows: int, element: int, cores: int) -> Batch:
     """The batch without measurements.
 
-    As many columns as fit, at most 2048; whole rows are batched, but not beyond what every core gets."""
+    As many columns as fit, at most 2048; of whole rows as many as let the busiest core end first."""
 
     def fits(columns: int, batch_rows: int) -> bool:
         return dequant_swiglu_quant_bytes(half, columns, batch_rows, element) <= CHIP.ub
@@ -71,26 +72,32 @@ def dequant_swiglu_quant_split(half: int, rows: int, element: int, cores: int) -
         columns = round_up(columns // 2, VECTOR)
     if not fits(columns, 1):
         raise ValueError(f"x.shape[-1] / 2 must fit the vector core's memory, got {half}")
-    batch = 1
-    share = min(MAX_BATCH_ROWS, max(1, -(-rows // cores)))
-    while columns == half and batch < share and fits(columns, batch + 1):
-        batch += 1
+
+    def busiest(batch_rows: int) -> int:
+        batches = -(-rows // batch_rows)
+        hidden = -(-batches // cores) * (batch_rows * columns + _START)
+        return hidden + batch_rows * columns // 2  # nothing is computed while the first batch is loaded
+
+    most = MAX_BATCH_ROWS if columns == half else 1
+    batch = min((b for b in range(1, most + 1) if fits(columns, b)), key=busiest)
     return Batch(batch, columns)
 
 
 def batches_to_measure(half: int, rows: int, element: int, cores: int) -> tuple[Batch, ...]:
-    """The batch without measurements, then others of fewer and of more rows."""
+    """The batch without measurements, then others of fewer and of more rows, and of a quarter of a row."""
     default = dequant_swiglu_quant_split(half, rows, element, cores)
     whole = dequant_swiglu_quant_split(half, round_up_rows(rows), element, cores)
     if whole.columns < half:
         return (default,)
     numbers = (whole.rows, max(whole.rows // 2, 1), max(whole.rows // 4, 1), 2 * whole.rows)
-    others = (
-        Batch(number, half)
-        for number in numbers
-        if number <= MAX_BATCH_ROWS and dequant_swiglu_quant_bytes(half, half, number, element) <= CHIP.ub
+    quarter = Batch(1, min(round_up(-(-half // 4), VECTOR), half))
+    others = [*(Batch(number, half) for number in numbers if number <= MAX_BATCH_ROWS), quarter]
+    fitting = (
+        batch
+        for batch in others
+        if dequant_swiglu_quant_bytes(half, batch.columns, batch.rows, element) <= CHIP.ub
     )
-    return tuple(dict.fromkeys((default, *others)))
+    return tuple(dict.fromkeys((default, *fitting)))
 
 
 def plan_dequant_swiglu_quant(

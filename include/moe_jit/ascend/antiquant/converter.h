@@ -115,7 +115,8 @@ class WeightConverter {
 
   private:
     using Value = typename AntiquantArithmetic<T>::Type;
-    // fp32 holds w * scale and offset * scale exactly, so that adding them rounds as (w + offset) * scale does.
+    // fp32 holds w * scale and offset * scale exactly, so that adding them rounds as (w + offset) * scale
+    // does.
     static constexpr bool kFused = sizeof(Value) == sizeof(float);
     static constexpr int32_t kValues = 4096;
     static constexpr int32_t kBlock = kBlockBytes * Weight::kPack;  // weights in 32 bytes
