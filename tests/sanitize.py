@@ -1,33 +1,54 @@
-"""One small configuration of every kernel variant, for compute-sanitizer.
+"""One small configuration of every GPU kernel, for compute-sanitizer.
 
-    python tests/sanitize.py                                   # compiles the modules
-    compute-sanitizer --tool memcheck --error-exitcode 1 python tests/sanitize.py
-    compute-sanitizer --tool racecheck --error-exitcode 1 python tests/sanitize.py 8 160   # these tiles only
+    python tests/sanitize.py --list
+    python tests/sanitize.py                                    # compiles the modules
+    compute-sanitizer --tool racecheck --error-exitcode 1 --kernel-name kernel_substring=moe_jit \\
+        python tests/sanitize.py 'fp8-tile8*' finalize-index    # names, or patterns of names
 
-Every result is compared with the reference as well. Tensors get allocations of their own, so that memcheck
-sees an access beyond one of them.
+Every result is compared with a reference as well. Tensors get allocations of their own, so that memcheck
+sees an access beyond one of them. ``--part 1/4`` runs every fourth configuration, from the first one.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
 sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
 
 import torch
+from support.ascend import Inputs, on_device
+from support.matmul_kernels import KERNELS, Kernel, planned_for
+from support.random_calls import (
+    check_same_bits,
+    dynamic_quant_call,
+    finalize_call,
+    swiglu_call,
+)
 from support.tiles import forced_tile
 from test_fuzz import Case, Variant, check_case
 
+import moe_jit
 from moe_jit.enums import ActivationType, RoutingMethodType
 from moe_jit.plan import TILE_TOKENS
 
-METHOD = RoutingMethodType.Renormalize
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BF16, F16, F32, I32 = torch.bfloat16, torch.float16, torch.float32, torch.int32
+Run = Callable[[], None]
+
+# ---- the FP8 layer
+
 ONE_BLOCK_TOKENS = 20  # routed by one kernel of one block
-SEVERAL_BLOCK_TOKENS = 150  # routed by two kernels
+SEVERAL_BLOCK_TOKENS = 70  # routed by two kernels
 ODD_SIZES = {"weight_layout": "w1_w3", "hidden_size": 208, "intermediate_size": 176, "num_local": 5}
 
 CASE = Case(
@@ -51,33 +72,122 @@ CASE = Case(
 )
 
 
-def runs(tiles: tuple[int, ...]) -> list[tuple[Variant, Case]]:
+def run_fp8(variant: Variant, case: Case) -> None:
+    with forced_tile(variant.tile_tokens):
+        check_case(case, variant, DEVICE)
+
+
+def fp8_configurations() -> dict[str, Run]:
     """Both routing paths and tails in every dimension for each tile; the other kernels once."""
-    chosen = []
-    for tile in tiles:
-        variant = Variant(METHOD, 32, ActivationType.Swiglu, tile)
-        chosen.append((variant, replace(CASE, hot_expert=True)))
-        chosen.append((variant, replace(CASE, num_tokens=ONE_BLOCK_TOKENS, **ODD_SIZES, offset=2)))
-    first = Variant(METHOD, 32, ActivationType.Swiglu, tiles[0])
-    groups = {"n_group": 4, "topk_group": 2}
-    grouped = replace(CASE, settings=groups, bias_dtype=torch.float32)
-    return [
-        *chosen,
-        (replace(first, activation=ActivationType.Relu2), replace(CASE, num_tokens=ONE_BLOCK_TOKENS)),
-        (replace(first, method=None), CASE),
-        (replace(first, method=None), replace(CASE, num_tokens=ONE_BLOCK_TOKENS, scale_input=True)),
-        (replace(first, method=RoutingMethodType.DeepSeekV3), grouped),
-        (replace(first, method=RoutingMethodType.DeepSeekV3), replace(grouped, num_tokens=ONE_BLOCK_TOKENS)),
-    ]
+    few = replace(CASE, num_tokens=ONE_BLOCK_TOKENS)
+    grouped = replace(CASE, settings={"n_group": 4, "topk_group": 2}, bias_dtype=torch.float32)
+    first = Variant(RoutingMethodType.Renormalize, 32, ActivationType.Swiglu, TILE_TOKENS[0])
+    routed, deepseek = replace(first, method=None), replace(first, method=RoutingMethodType.DeepSeekV3)
+    table = {}
+    for tile in TILE_TOKENS:
+        table[f"tile{tile}"] = (replace(first, tile_tokens=tile), replace(CASE, hot_expert=True))
+        table[f"tile{tile}-odd"] = (replace(first, tile_tokens=tile), replace(few, **ODD_SIZES, offset=2))
+    table |= {
+        "relu2": (replace(first, activation=ActivationType.Relu2), few),
+        "routed": (routed, CASE),
+        "routed-few": (routed, replace(few, scale_input=True)),
+        "groups": (deepseek, grouped),
+        "groups-few": (deepseek, replace(grouped, num_tokens=ONE_BLOCK_TOKENS)),
+    }
+    return {f"fp8-{name}": partial(run_fp8, *entry) for name, entry in table.items()}
+
+
+# ---- the operators of Ascend
+
+DEPTH = 1600  # of k, about: more than a ring of stages holds
+COLUMNS = 300  # a tail after two tiles of weights
+
+
+def run_product(kernel: Kernel, counts: list[int], depth: int, columns: int) -> None:
+    steps = kernel.steps(depth, columns)
+    problem = kernel.problem(Inputs(), counts, *steps, tail=2)
+    arguments = on_device(problem.arguments(), DEVICE)
+    with planned_for(kernel):
+        (y,) = moe_jit.npu_grouped_matmul(**arguments)
+    problem.check(y)
+
+
+def product_configurations() -> dict[str, Run]:
+    table = {}
+    for kernel in KERNELS:
+        direct = kernel.tile is None
+        counts = [3, 0, 5 if direct else kernel.tile // 2 + 3]
+        sizes = (70, 40) if direct else (DEPTH, COLUMNS)
+        table[f"product-{kernel}"] = partial(run_product, kernel, counts, *sizes)
+    # More tiles than CTAs run at once.
+    many = next(kernel for kernel in KERNELS if kernel.row == "i8-i32" and kernel.tile == 16)
+    table["product-many-tiles"] = partial(run_product, many, [1] * 100, 256, COLUMNS)
+    return table
+
+
+def run_bitwise(function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    check_same_bits(function(**on_device(arguments, DEVICE)), function(**arguments), "")
+
+
+def run_swiglu(rows: int, half: int, dtype: torch.dtype, quant_mode: int, swiglu_mode: int) -> None:
+    settings = {"quant_mode": quant_mode, "swiglu_mode": swiglu_mode}
+    run_bitwise(moe_jit.npu_dequant_swiglu_quant, swiglu_call(Inputs(), rows, half, dtype, **settings))
+
+
+def run_finalize(rows: int, output_rows: int) -> None:
+    inputs = Inputs()
+    given = finalize_call(inputs, rows, output_rows, live=rows - 5)
+    given["bias"] = inputs.normal(*given["scale"].shape, dtype=BF16)
+    given["shared_input"] = inputs.normal(output_rows, given["w"].shape[2])
+    with planned_for(Kernel("i8-f16-token", "nd", 16)):
+        run_bitwise(moe_jit.npu_grouped_matmul_finalize_routing, given)
+
+
+def run_dynamic_quant(width: int, dtype: torch.dtype, dst_type: torch.dtype) -> None:
+    run_bitwise(moe_jit.npu_dynamic_quant, dynamic_quant_call(Inputs(), 300, width, dtype, dst_type))
+
+
+def row_configurations() -> dict[str, Run]:
+    """Streamed kernels get more rows than there are CTAs."""
+    return {
+        "swiglu-streamed-int32": partial(run_swiglu, 900, 1536, I32, 1, 0),
+        "swiglu-streamed-bf16": partial(run_swiglu, 900, 1032, BF16, 1, 2),
+        "swiglu-streamed-interleaved": partial(run_swiglu, 500, 264, F16, 1, 1),
+        "swiglu-direct": partial(run_swiglu, 300, 77, I32, 1, 3),
+        "swiglu-static": partial(run_swiglu, 300, 128, BF16, 0, 0),
+        "finalize-search": partial(run_finalize, 200, 40),
+        "finalize-index": partial(run_finalize, 1100, 300),
+        "finalize-crowded": partial(run_finalize, 1100, 2),
+        "dynamic-quant-streamed": partial(run_dynamic_quant, 2056, BF16, torch.int8),
+        "dynamic-quant-int4": partial(run_dynamic_quant, 1024, F16, torch.quint4x2),
+        "dynamic-quant-direct": partial(run_dynamic_quant, 1001, F32, torch.int8),
+    }
+
+
+def configurations() -> dict[str, Run]:
+    return fp8_configurations() | product_configurations() | row_configurations()
 
 
 def main() -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for variant, case in runs(tuple(map(int, sys.argv[1:])) or TILE_TOKENS):
-        print(f"{variant}, {case.num_tokens} tokens, {case.weight_layout}", flush=True)
-        with forced_tile(variant.tile_tokens):
-            check_case(case, variant, device)
-    if device == "cuda":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["*"])
+    parser.add_argument("--list", action="store_true", help="print the names and run nothing")
+    parser.add_argument("--part", default="1/1", help="which one of how many shares")
+    given = parser.parse_args()
+    table = configurations()
+    part, parts = map(int, given.part.split("/"))
+    unknown = [name for name in given.names if not any(fnmatchcase(known, name) for known in table)]
+    if unknown:
+        parser.error(f"no configuration is named {', '.join(unknown)}; --list prints the names")
+    chosen = [name for name in table if any(fnmatchcase(name, pattern) for pattern in given.names)]
+    for name in chosen[part - 1 :: parts]:
+        if given.list:
+            print(name)
+            continue
+        start = time.monotonic()
+        table[name]()
+        print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from support.ascend import Inputs
-from support.calls import poisoned_allocations
+from support.ascend import Inputs, on_device
+from support.random_calls import check_same, describe, dynamic_quant_call, swiglu_call
 
 import moe_jit
 
@@ -25,73 +24,11 @@ def inputs() -> Inputs:
     return Inputs("cpu")
 
 
-def to_cuda(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: v.cuda() if isinstance(v, torch.Tensor) else v for name, v in arguments.items()}
-
-
-def check_same(function: Callable[..., Result], arguments: dict[str, Any], note: str) -> None:
-    expected = function(**arguments)
-    with poisoned_allocations():
-        actual = function(**to_cuda(arguments))
-    for name, a, e in zip(("y", "scale"), actual, expected, strict=True):
-        assert a.dtype == e.dtype
-        different = (a.cpu() != e) & ~(a.cpu().isnan() & e.isnan()) if e.is_floating_point() else a.cpu() != e
-        where = different.nonzero()[:3].tolist()
-        shown = [(w, a[tuple(w)].item(), e[tuple(w)].item()) for w in where]
-        assert not different.any(), f"{note}: {name} differs {int(different.sum())} times: {shown}"
-
-
 def bits(inputs: Inputs, dtype: torch.dtype, *shape: int) -> torch.Tensor:
     """Any bits: subnormal numbers, infinities and NaN among them."""
     if dtype.itemsize == 2:
         return inputs.integers(*shape, low=-(2**15), high=2**15 - 1, dtype=torch.int16).view(dtype)
     return inputs.integers(*shape, low=-(2**31), high=2**31 - 1, dtype=I32).view(dtype)
-
-
-def swiglu_call(
-    inputs: Inputs, rows: int, half: int, dtype: torch.dtype, *, quant_mode: int, swiglu_mode: int
-) -> dict[str, Any]:
-    pick = inputs.random
-    groups = None if dtype == F16 else pick.choice([None, 1, 3, 40, 300])
-    table = (groups or 1, 2 * half)
-    arguments: dict[str, Any] = {
-        "quant_mode": quant_mode,
-        "swiglu_mode": swiglu_mode,
-        "activate_left": pick.random() < 0.5,
-        "clamp_limit": pick.uniform(0.5, 9.0),
-        "glu_alpha": pick.uniform(0.5, 2.0),
-        "glu_bias": pick.uniform(-1.0, 1.0),
-        "group_index": None
-        if groups is None
-        else inputs.counts(groups, pick.randint(max(1, rows // 2), rows)),
-    }
-    if dtype == I32:
-        bias = pick.choice([None, I32, F32, F16, BF16])
-        arguments |= {
-            "x": inputs.integers(rows, 2 * half, low=-60000, high=60000, dtype=I32),
-            "weight_scale": inputs.positive(*table, high=1e-4),
-            "activation_scale": inputs.positive(rows) if pick.random() < 0.7 else None,
-        }
-        if bias is not None:
-            of_all = (1, 2 * half) if groups == 1 else table
-            integers = inputs.integers(*of_all, low=-30000, high=30000, dtype=I32)
-            arguments["bias"] = integers if bias == I32 else inputs.normal(*of_all, dtype=bias)
-    else:
-        arguments["x"] = inputs.normal(rows, 2 * half, dtype=dtype, std=pick.choice([1.0, 3.0, 30.0]))
-    if pick.random() < 0.5:
-        arguments["quant_scale"] = inputs.positive(table[0], half, high=2.0)
-        if quant_mode == 0 and pick.random() < 0.5:
-            arguments["quant_offset"] = inputs.normal(table[0], half)
-    return arguments
-
-
-def describe(arguments: dict[str, Any], note: str) -> str:
-    settings = {
-        name: f"{v.dtype} {tuple(v.shape)}" if isinstance(v, torch.Tensor) else v
-        for name, v in arguments.items()
-        if v is not None
-    }
-    return f"{note} {settings}"
 
 
 @pytest.mark.parametrize("swiglu_mode", [0, 1, 2, 3])
@@ -170,13 +107,7 @@ def test_swiglu_of_unaligned_tensors(inputs: Inputs):
 def test_dynamic_quant_has_the_bits_of_the_cpu(inputs: Inputs, dtype: torch.dtype, dst_type: torch.dtype):
     step = 8 if dst_type == torch.quint4x2 else 1
     for width in (8, 16, 136, 2048, 4096, 7168, 20000, *([] if step == 8 else [1, 7, 1001])):
-        rows, groups = inputs.random.choice([1, 3, 90, 600]), inputs.random.choice([None, 1, 7, 200])
-        arguments: dict[str, Any] = {"input": inputs.normal(rows, width, dtype=dtype), "dst_type": dst_type}
-        if groups is not None:
-            arguments["smooth_scales"] = inputs.positive(
-                groups, width, dtype=inputs.random.choice([F32, dtype])
-            )
-            arguments["group_index"] = inputs.counts(groups, rows).cumsum(0).int()
+        arguments = dynamic_quant_call(inputs, inputs.random.choice([1, 3, 90, 600]), width, dtype, dst_type)
         check_same(moe_jit.npu_dynamic_quant, arguments, describe(arguments, inputs.note))
     any_bits = {"input": bits(inputs, dtype, 500, 40), "dst_type": dst_type}
     check_same(moe_jit.npu_dynamic_quant, any_bits, f"{inputs.note} any bits")
@@ -236,7 +167,7 @@ def test_calls_do_not_synchronise(inputs: Inputs):
 
 
 def test_results_repeat(inputs: Inputs):
-    arguments = to_cuda(swiglu_call(inputs, 3000, 2048, I32, quant_mode=1, swiglu_mode=0))
+    arguments = on_device(swiglu_call(inputs, 3000, 2048, I32, quant_mode=1, swiglu_mode=0), "cuda")
     first = moe_jit.npu_dequant_swiglu_quant(**arguments)
     for _ in range(5):
         again = moe_jit.npu_dequant_swiglu_quant(**arguments)

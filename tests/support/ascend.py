@@ -46,6 +46,17 @@ def inputs_on(device: str) -> Iterator[Inputs]:
 on_backend = contextmanager(inputs_on)
 
 
+def on_device(arguments: dict[str, Any], device: str) -> dict[str, Any]:
+    """Tensors, and those in lists, with their strides."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.to(device)
+        return [move(v) for v in value] if isinstance(value, list) else value
+
+    return {name: move(value) for name, value in arguments.items()}
+
+
 class Inputs:
     """Random tensors of one device. ``note`` identifies the run in a failure message."""
 
