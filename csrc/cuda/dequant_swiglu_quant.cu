@@ -10,7 +10,7 @@ using namespace swiglu;
 bool can_stream(const DequantSwigluQuantArgs& args) {
     const int x_bytes = args.x_element == Element::kI32 ? 4 : 2;
     return args.dynamic && args.half * x_bytes % 16 == 0 && args.half <= kResults * kMaxThreads &&
-           args.glu.bias * args.glu.bias <= kLargestSquares &&
+           args.rows <= RowStream::kMaxRows && args.glu.bias * args.glu.bias <= kLargestSquares &&
            are_aligned({args.x, args.weight_scale, args.bias, args.quant_scale, args.y});
 }
 

@@ -9,7 +9,7 @@ using namespace dynamic_quant;
 
 bool can_stream(const DynamicQuantArgs& args) {
     return args.width % kVector == 0 && args.width <= kRuns * kVector * kMaxThreads &&
-           are_aligned({args.x, args.smooth, args.y});
+           args.rows <= RowStream::kMaxRows && are_aligned({args.x, args.smooth, args.y});
 }
 
 template <class X, bool kInt4>

@@ -88,12 +88,13 @@ __global__ void __launch_bounds__(kMaxThreads)
     let_dependents_start();
     wait_for_predecessors();
 
-    const RowShare share = RowShare::of(args.rows);
+    const auto share = RowShare<int>::of(static_cast<int>(args.rows));
     RowStream stream(barriers, slots, args.x, args.width * sizeof(Storage), share);
     RowMaximum maximum(maxima);
     Smoothing smoothing(args);
     smoothing.start(share.first);
-    for (int64_t row = share.first; row < share.last; ++row) {
+    stream.fill();
+    for (int row = share.first; row < share.last; ++row) {
         smoothing.seek(row);
         const auto* x = reinterpret_cast<const Storage*>(stream.wait());
         float values[kRuns][kVector] = {};
@@ -118,7 +119,7 @@ __global__ void __launch_bounds__(kMaxThreads)
             if (column >= args.width) continue;
 #pragma unroll
             for (float& value : values[r]) value = quantizer.apply(value);
-            const int64_t vector = (row * args.width + column) / kVector;
+            const int64_t vector = (int64_t{row} * args.width + column) / kVector;
             if constexpr (kInt4) {
                 static_cast<uint32_t*>(args.y)[vector] = round_to_int4x8(values[r]);
             } else {
@@ -141,7 +142,7 @@ __global__ void __launch_bounds__(kDirectThreads)
     let_dependents_start();
     wait_for_predecessors();
 
-    const RowShare share = RowShare::of(args.rows);
+    const auto share = RowShare<int64_t>::of(args.rows);
     RowMaximum maximum(maxima);
     Smoothing smoothing(args);
     smoothing.start(share.first);

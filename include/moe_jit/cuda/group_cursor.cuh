@@ -13,51 +13,72 @@ struct GroupCounts {
     bool pairs;
 };
 
+// Where a CTA's rows begin in the list.
+struct GroupStart {
+    int64_t live_rows;  // of all groups; rows from here on belong to none
+    int64_t end;        // of the group
+    int group;
+};
+
+namespace detail {
+
+// -1 ends a list of pairs.
+__device__ __forceinline__ int64_t group_size(const GroupCounts& groups, int g, int64_t rows) {
+    if (!groups.pairs) return min(max(groups.values[g], int64_t{0}), rows);
+    const int64_t index = groups.values[2 * g], size = groups.values[2 * g + 1];
+    return size <= 0 || index < 0 || index >= groups.count ? -1 : min(size, rows);
+}
+
+}  // namespace detail
+
+// By all lanes of a warp. first_of(live rows) is the row to start at.
+template <class FirstOf>
+__device__ GroupStart find_group(const GroupCounts& groups, int64_t rows, FirstOf first_of) {
+    if (groups.values == nullptr) {
+        first_of(rows);
+        return {rows, rows, 0};
+    }
+    const int lane = threadIdx.x % 32;
+    const int per_lane = (groups.count + 31) / 32;
+    int64_t sum = 0;
+    bool ended = false;
+    const int stop = min(groups.count, (lane + 1) * per_lane);
+    for (int g = lane * per_lane; g < stop && !ended; ++g) {
+        const int64_t size = detail::group_size(groups, g, rows);
+        ended = size < 0;
+        sum += max(size, int64_t{0});
+    }
+    const uint32_t ends = __ballot_sync(~0u, ended);
+    if (ends != 0 && lane >= __ffs(ends)) sum = 0;
+    int64_t lane_end = sum;
+    for (int distance = 1; distance < 32; distance *= 2) {
+        const int64_t before = __shfl_up_sync(~0u, lane_end, distance);
+        if (lane >= distance) lane_end += before;
+    }
+    const int64_t live = min(__shfl_sync(~0u, lane_end, 31), rows);
+    const int64_t first = first_of(live);
+    const int owner = __ffs(__ballot_sync(~0u, lane_end > first)) - 1;
+    if (owner < 0) return {live, live, 0};  // no rows
+    GroupStart start{live, __shfl_sync(~0u, lane_end - sum, owner), owner * per_lane};
+    start.end += detail::group_size(groups, start.group, rows);
+    while (first >= start.end) start.end += detail::group_size(groups, ++start.group, rows);
+    return start;
+}
+
+// The group of one row after another, up to live_rows.
+template <class Index>
 class GroupCursor {
   public:
-    // By all lanes of every warp. Then live_rows() is known, and seek() may go to any row from `first` on.
-    __device__ GroupCursor(const GroupCounts& groups, int64_t rows) : groups_(groups), rows_(rows) {
-        if (groups.values == nullptr) {
-            live_ = end_ = rows;
-            return;
-        }
-        const int lane = threadIdx.x % 32;
-        per_lane_ = (groups.count + 31) / 32;
-        int64_t sum = 0;
-        bool ended = false;
-        const int stop = min(groups.count, (lane + 1) * per_lane_);
-        for (int g = lane * per_lane_; g < stop && !ended; ++g) {
-            const int64_t size = size_of(g);
-            ended = size < 0;
-            sum += max(size, int64_t{0});
-        }
-        const uint32_t ends = __ballot_sync(~0u, ended);
-        if (ends != 0 && lane >= __ffs(ends)) sum = 0;
-        lane_end_ = sum;
-        for (int distance = 1; distance < 32; distance *= 2) {
-            const int64_t before = __shfl_up_sync(~0u, lane_end_, distance);
-            if (lane >= distance) lane_end_ += before;
-        }
-        lane_begin_ = lane_end_ - sum;
-        live_ = min(__shfl_sync(~0u, lane_end_, 31), rows);
-    }
-
-    // Rows from here on belong to no group.
-    __device__ int64_t live_rows() const { return live_; }
-
-    // By all lanes of a warp: the group of `row` < live_rows().
-    __device__ void start(int64_t row) {
-        if (groups_.values == nullptr) return;
-        const int owner = __ffs(__ballot_sync(~0u, lane_end_ > row)) - 1;
-        group_ = owner * per_lane_;
-        end_ = __shfl_sync(~0u, lane_begin_, owner) + size_of(group_);
-        seek(row);
-    }
+    __device__ GroupCursor(const GroupCounts& groups, int64_t rows, Index end, int group)
+        : groups_(groups), rows_(rows), end_(end), group_(group) {}
 
     // True where the group is another than that of the row before.
-    __device__ __forceinline__ bool seek(int64_t row) {
+    __device__ __forceinline__ bool seek(Index row) {
         if (row < end_) return false;
-        while (row >= end_) end_ += size_of(++group_);
+        while (row >= end_) {
+            const int64_t size = detail::group_size(groups_, ++group_, rows_);
+            end_ = static_cast<Index>(min(end_ + size, rows_));
+        }
         return true;
     }
 
@@ -67,17 +88,10 @@ class GroupCursor {
     }
 
   private:
-    // -1 ends a list of pairs.
-    __device__ __forceinline__ int64_t size_of(int g) const {
-        if (!groups_.pairs) return min(max(groups_.values[g], int64_t{0}), rows_);
-        const int64_t index = groups_.values[2 * g], size = groups_.values[2 * g + 1];
-        return size <= 0 || index < 0 || index >= groups_.count ? -1 : min(size, rows_);
-    }
-
-    const GroupCounts& groups_;
-    int64_t rows_, live_ = 0, end_ = 0;
-    int64_t lane_begin_ = 0, lane_end_ = 0;
-    int group_ = 0, per_lane_ = 0;
+    const GroupCounts groups_;
+    int64_t rows_;
+    Index end_;
+    int group_;
 };
 
 }  // namespace moe_jit::cuda

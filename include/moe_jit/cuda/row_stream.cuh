@@ -49,11 +49,14 @@ __device__ __forceinline__ void bulk_copy(void* shared, const void* global, uint
 }  // namespace detail
 
 // A CTA's share of `count` rows, as even as possible.
+template <class Index>
 struct RowShare {
-    int64_t first, last;
+    Index first, last;
 
-    __device__ static RowShare of(int64_t count) {
-        return {count * blockIdx.x / gridDim.x, count * (blockIdx.x + 1) / gridDim.x};
+    __device__ static RowShare of(Index count) {
+        const Index share = count / gridDim.x, rest = count % gridDim.x;
+        const Index first = share * blockIdx.x + min(static_cast<Index>(blockIdx.x), rest);
+        return {first, first + share + (blockIdx.x < rest)};
     }
 };
 
@@ -61,6 +64,7 @@ struct RowShare {
 class RowStream {
   public:
     static constexpr int kStages = 3;
+    static constexpr int64_t kMaxRows = INT32_MAX;
 
     struct Barriers {
         uint64_t full[kStages];
@@ -73,18 +77,26 @@ class RowStream {
         detail::fence_barrier_init();
     }
 
-    // `slots` has room for kStages rows.
+    // `slots` has room for kStages rows. Requests the first row; what else is needed before it can be used
+    // had better be requested before fill().
     __device__ RowStream(Barriers& barriers, char* slots, const void* matrix, uint32_t row_bytes,
-                         const RowShare& rows)
+                         const RowShare<int>& rows)
         : barriers_(barriers), slots_(slots), row_bytes_(row_bytes) {
         begin(matrix, rows);
     }
 
-    // Other rows instead, before the first wait(); by the whole CTA.
-    __device__ void restart(const void* matrix, const RowShare& rows) {
-        for (int i = 0; i < ahead_; ++i) wait();
+    // Other rows instead of those that the stream was made with, which were some, before fill(); by the whole
+    // CTA.
+    __device__ void restart(const void* matrix, const RowShare<int>& rows) {
+        wait();
         __syncthreads();
         begin(matrix, rows);
+    }
+
+    // Requests as many more rows as there is room for.
+    __device__ void fill() {
+#pragma unroll
+        for (int i = 0; i + 2 < kStages; ++i) fetch();
     }
 
     // The next row, once it is there.
@@ -98,29 +110,29 @@ class RowStream {
 
     // Called once for every row, when no thread reads the row before it any more.
     __device__ __forceinline__ void fetch() {
-        if (next_ < end_ && threadIdx.x == 0) {
-            detail::bulk_copy(slots_ + fetch_slot_ * row_bytes_, next_, row_bytes_,
-                              &barriers_.full[fetch_slot_]);
-            fetch_slot_ = fetch_slot_ + 1 == kStages ? 0 : fetch_slot_ + 1;
-        }
+        if (threadIdx.x != 0 || left_ == 0) return;
+        detail::bulk_copy(slots_ + fetch_slot_ * row_bytes_, next_, row_bytes_, &barriers_.full[fetch_slot_]);
+        fetch_slot_ = fetch_slot_ + 1 == kStages ? 0 : fetch_slot_ + 1;
         next_ += row_bytes_;
+        --left_;
     }
 
   private:
-    __device__ void begin(const void* matrix, const RowShare& rows) {
-        next_ = static_cast<const char*>(matrix) + rows.first * row_bytes_;
-        end_ = static_cast<const char*>(matrix) + rows.last * row_bytes_;
-        ahead_ = static_cast<int>(min(rows.last - rows.first, int64_t{kStages - 1}));
-        for (int i = 0; i + 1 < kStages; ++i) fetch();
+    __device__ __forceinline__ void begin(const void* matrix, const RowShare<int>& rows) {
+        if (threadIdx.x != 0) return;
+        next_ = static_cast<const char*>(matrix) + int64_t{rows.first} * row_bytes_;
+        left_ = rows.last - rows.first;
+        fetch();
     }
 
     Barriers& barriers_;
     char* slots_;
-    const char* next_;
-    const char* end_;
-    int ahead_;  // rows that begin() requested
     uint32_t row_bytes_;
-    uint32_t slot_ = 0, parity_ = 0, fetch_slot_ = 0;
+    uint32_t slot_ = 0, parity_ = 0;
+    // Of the thread that requests rows.
+    const char* next_ = nullptr;
+    int left_ = 0;
+    uint32_t fetch_slot_ = 0;
 };
 
 // The largest of a value that every thread of the CTA has, for one row after another.
@@ -142,6 +154,14 @@ class RowMaximum {
     __device__ __forceinline__ void add(float value) {
         const uint32_t largest = __reduce_max_sync(~0u, __float_as_uint(value));
         if (largest != 0 && threadIdx.x % 32 == 0) atomicMax(&storage_.bits[turn_], largest);
+    }
+
+    // The same before the CTA synchronises; returns the largest value so far, at least the warp's own.
+    __device__ __forceinline__ float add_and_look(float value) {
+        const uint32_t largest = __reduce_max_sync(~0u, __float_as_uint(value));
+        uint32_t before = 0;
+        if (threadIdx.x % 32 == 0) before = atomicMax(&storage_.bits[turn_], largest);
+        return __uint_as_float(max(__shfl_sync(~0u, before, 0), largest));
     }
 
     // Once for every row; the maximum.

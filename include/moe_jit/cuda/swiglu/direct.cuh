@@ -16,14 +16,14 @@ __global__ void __launch_bounds__(kDirectThreads)
     let_dependents_start();
     wait_for_predecessors();
 
-    GroupCursor group({args.group_index, args.num_groups, args.groups_are_pairs}, args.rows);
-    const RowShare share = RowShare::of(group.live_rows());
+    const GroupCounts groups{args.group_index, args.num_groups, args.groups_are_pairs};
+    const auto first_of = [](int64_t live) { return RowShare<int64_t>::of(live).first; };
+    const GroupStart start = find_group(groups, args.rows, first_of);
+    const auto share = RowShare<int64_t>::of(start.live_rows);
+    GroupCursor<int64_t> group(groups, args.rows, start.end, start.group);
     RowMaximum maximum(maxima);
     Row<X, kMode> row(args);
-    if (share.first < share.last) {
-        group.start(share.first);
-        row.use_parameters(group.parameters());
-    }
+    if (share.first < share.last) row.use_parameters(group.parameters());
     for (int64_t i = share.first; i < share.last; ++i) {
         if (group.seek(i)) row.use_parameters(group.parameters());
         row.use(static_cast<const typename X::Storage*>(args.x) + i * 2 * args.half, row.scale_of(i));
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kDirectThreads)
         }
         if (threadIdx.x == 0) args.scale[i] = quantizer.scale;
     }
-    clear_rows(args, group.live_rows());
+    clear_rows(args, start.live_rows);
 }
 
 }  // namespace moe_jit::cuda::swiglu

@@ -53,13 +53,12 @@ class Results {
         return deviation_ < 1.0f ? largest_ : 0.0f;
     }
 
-    // The largest exact magnitude of those that may be the row's, whose largest estimate is given.
-    __device__ __forceinline__ float exact_maximum(float estimated) {
-        if (!(estimated >= kSmallestMaximum && estimated <= kLargestMaximum)) {
-            deviation_ = __int_as_float(0x7f800000);
-        }
-        const float near = deviation_ < 1.0f ? estimated * kNearMaximum : -1.0f;
-        if (largest_ < near) return 0.0f;
+    // The largest exact magnitude of those that may be the row's, where an estimate as large as `seen`
+    // exists.
+    __device__ __forceinline__ float exact_maximum(float seen) const {
+        const bool usable = seen >= kSmallestMaximum && seen <= kLargestMaximum && deviation_ < 1.0f;
+        const float near = usable ? seen * kNearMaximum : -1.0f;
+        if (largest_ < near || (!usable && is_zero())) return 0.0f;
         uint32_t candidates = 0;
 #pragma unroll
         for (int i = 0; i < kResults; ++i) candidates |= uint32_t{!(fabsf(value_[i]) < near)} << i;
@@ -68,20 +67,9 @@ class Results {
         return largest;
     }
 
-    __device__ __forceinline__ void store(float amax, QuantRecipe recipe, int8_t* y) const {
-        const float factor = approximate_reciprocal(amax * (1.0f / 127.0f));
-        uint32_t words[kResults / 4];
-        bool uncertain = false;
-#pragma unroll
-        for (int w = 0; w < kResults / 4; ++w) {
-            const float* v = value_ + 4 * w;
-            const RoundedEstimate q[4] = {{v[0], factor}, {v[1], factor}, {v[2], factor}, {v[3], factor}};
-            words[w] = __byte_perm(__byte_perm(q[0].bits(), q[1].bits(), 0x0040),
-                                   __byte_perm(q[2].bits(), q[3].bits(), 0x0040), 0x5410);
-#pragma unroll
-            for (const RoundedEstimate& estimate : q) uncertain |= estimate.uncertain(deviation_);
-        }
-        if (uncertain) correct(words, factor, RowQuantizer::of(recipe, amax, 127.0f));
+    __device__ __forceinline__ void store(float amax, QuantRecipe recipe, int8_t* y) {
+        uint32_t words[kResults / 4] = {};
+        if (amax != 0.0f) quantise(amax, recipe, words);
 #pragma unroll
         for (int r = 0; r < kRuns; ++r) {
             auto* target = reinterpret_cast<uint32_t*>(y + begin(r));
@@ -96,6 +84,37 @@ class Results {
   private:
     __device__ __forceinline__ int begin(int run) const {
         return min((run * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kVector, last_);
+    }
+
+    // All exact results are certainly zero. Rows of zeros are padding, and many.
+    __device__ __forceinline__ bool is_zero() const {
+        if (kMode != GluMode::kSwiglu) return false;
+        bool zero = true;
+#pragma unroll 1
+        for (int r = 0; r < kRuns; ++r) {
+            float activated[kVector], linear[kVector];
+            row_.operands(begin(r), row_.template scales<kVector>(begin(r)), activated, linear);
+#pragma unroll
+            for (float value : linear) zero = zero && value == 0.0f;
+        }
+        return zero;
+    }
+
+    __device__ __forceinline__ void quantise(float amax, QuantRecipe recipe,
+                                             uint32_t (&words)[kResults / 4]) {
+        if (!(amax >= kSmallestMaximum && amax <= kLargestMaximum)) deviation_ = __int_as_float(0x7f800000);
+        const float factor = approximate_reciprocal(amax * (1.0f / 127.0f));
+        bool uncertain = false;
+#pragma unroll
+        for (int w = 0; w < kResults / 4; ++w) {
+            const float* v = value_ + 4 * w;
+            const RoundedEstimate q[4] = {{v[0], factor}, {v[1], factor}, {v[2], factor}, {v[3], factor}};
+            words[w] = __byte_perm(__byte_perm(q[0].bits(), q[1].bits(), 0x0040),
+                                   __byte_perm(q[2].bits(), q[3].bits(), 0x0040), 0x5410);
+#pragma unroll
+            for (const RoundedEstimate& estimate : q) uncertain |= estimate.uncertain(deviation_);
+        }
+        if (uncertain) correct(words, factor, RowQuantizer::of(recipe, amax, 127.0f));
     }
 
     // Calls visit(result, column) for the results of `mask`.
@@ -147,9 +166,30 @@ class Results {
     float largest_;  // estimated magnitude
 };
 
+// Where a CTA begins, of up to INT_MAX rows.
+struct StreamStart {
+    RowShare<int> share;
+    int live_rows, group_end, group;
+
+    // By all lanes of a warp.
+    __device__ static StreamStart of(const GroupCounts& groups, int rows) {
+        StreamStart start;
+        const auto first_of = [&](int64_t live) {
+            start.live_rows = static_cast<int>(live);
+            start.share = RowShare<int>::of(start.live_rows);
+            return int64_t{start.share.first};
+        };
+        const GroupStart group = find_group(groups, rows, first_of);
+        start.group_end = static_cast<int>(min(group.end, int64_t{rows}));
+        start.group = group.group;
+        return start;
+    }
+};
+
 // Zeros for a CTA's share of the rows from `first` on.
 __device__ __forceinline__ void clear_rows(const DequantSwigluQuantArgs& args, int64_t first) {
-    const RowShare share = RowShare::of(args.rows - first);
+    if (first == args.rows) return;
+    const auto share = RowShare<int64_t>::of(args.rows - first);
     for (int64_t row = first + share.first; row < first + share.last; ++row) {
         int8_t* y = args.y + row * args.half;
         const int words = args.half % 4 == 0 ? args.half / 4 : 0;
@@ -166,6 +206,7 @@ __global__ void __launch_bounds__(kMaxThreads)
     extern __shared__ __align__(128) char slots[];
     __shared__ RowStream::Barriers barriers;
     __shared__ RowMaximum::Storage estimates, maxima;
+    __shared__ StreamStart start;
     RowStream::init(barriers);
     RowMaximum::init(estimates);
     RowMaximum::init(maxima);
@@ -173,11 +214,18 @@ __global__ void __launch_bounds__(kMaxThreads)
     let_dependents_start();
     wait_for_predecessors();
 
+    const GroupCounts groups{args.group_index, args.num_groups, args.groups_are_pairs};
+    const int rows = static_cast<int>(args.rows);
     const uint32_t row_bytes = 2 * args.half * sizeof(Storage);
-    RowStream stream(barriers, slots, args.x, row_bytes, RowShare::of(args.rows));
-    GroupCursor group({args.group_index, args.num_groups, args.groups_are_pairs}, args.rows);
-    const RowShare share = RowShare::of(group.live_rows());
-    if (group.live_rows() != args.rows) stream.restart(args.x, share);
+    RowStream stream(barriers, slots, args.x, row_bytes, RowShare<int>::of(rows));
+    if (threadIdx.x < 32) {
+        const auto found = StreamStart::of(groups, rows);
+        if (threadIdx.x == 0) start = found;
+    }
+    __syncthreads();
+    const RowShare<int> share = start.share;
+    if (start.live_rows != rows) stream.restart(args.x, share);
+    GroupCursor<int> group(groups, rows, start.group_end, start.group);
     RowMaximum estimated(estimates), maximum(maxima);
     Row<X, kMode> row(args);
     Results<X, kMode> results(row, args.half);
@@ -188,23 +236,22 @@ __global__ void __launch_bounds__(kMaxThreads)
     float next_scale = 1.0f;
     if (share.first < share.last) {
         next_scale = row.scale_of(share.first);
-        group.start(share.first);
         use_group();
     }
-    for (int64_t i = share.first; i < share.last; ++i) {
+    stream.fill();
+    for (int i = share.first; i < share.last; ++i) {
         if (group.seek(i)) use_group();
         row.use(reinterpret_cast<const Storage*>(stream.wait()), next_scale);
         next_scale = row.scale_of(min(i + 1, share.last - 1));
-        estimated.add(results.estimate());
+        maximum.add(results.exact_maximum(estimated.add_and_look(results.estimate())));
         __syncthreads();
         stream.fetch();
-        maximum.add(results.exact_maximum(estimated.take()));
-        __syncthreads();
+        estimated.take();
         const float amax = maximum.take();
-        results.store(amax, args.recipe, args.y + i * args.half);
+        results.store(amax, args.recipe, args.y + int64_t{i} * args.half);
         if (threadIdx.x == 0) args.scale[i] = RowQuantizer::of(args.recipe, amax, 127.0f).scale;
     }
-    clear_rows(args, group.live_rows());
+    clear_rows(args, start.live_rows);
 }
 
 }  // namespace moe_jit::cuda::swiglu
