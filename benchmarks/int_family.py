@@ -74,10 +74,15 @@ def measure(workload: Workload, contender: Contender) -> Measurement:
         return Measurement(contender.name, None, problem=problem)
 
 
-def run(make: Callable[[], Workload], roofs: Roofs, results: list[Row]) -> None:
+def run(
+    make: Callable[[], Workload], roofs: Roofs, results: list[Row], rival_rows: list[int] | None = None
+) -> None:
+    """Rivals only where the workload has one of ``rival_rows``."""
     workload = make()
     bound = workload.bound_us(roofs)
     for contender in workload.contenders():
+        if contender.is_rival and rival_rows is not None and workload.rows not in rival_rows:
+            continue
         result = measure(workload, contender)
         results.append((workload, bound, result))
         shown = result.problem if result.us is None else f"{result.us:.1f} us, {bound / result.us:.2f}"
@@ -121,6 +126,7 @@ def print_table(results: list[Row], roofs: Roofs) -> None:
 def main(
     families: Annotated[str, typer.Option(help="comma-separated names")] = ",".join(FAMILIES),
     rows: Annotated[str, typer.Option(help="comma-separated rows of each group")] = ROWS,
+    rival_rows: Annotated[str | None, typer.Option(help="the rows that rivals are timed with")] = None,
     layouts: Annotated[str, typer.Option(help="of weights: transposed, nd")] = "transposed",
     commit: Annotated[str | None, typer.Option(help="revision to name where there is no git")] = None,
     out: Annotated[Path, typer.Option(help="directory of result directories")] = RESULTS,
@@ -138,8 +144,9 @@ def main(
     (directory / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
     results: list[Row] = []
     try:
+        only = None if rival_rows is None else list(map(int, rival_rows.split(",")))
         for make in workloads(families.split(","), list(map(int, rows.split(","))), layouts.split(",")):
-            run(make, roofs, results)
+            run(make, roofs, results, only)
             torch.cuda.empty_cache()
     finally:
         if results:

@@ -28,8 +28,13 @@ class FinalizedProduct(Int8Product):
 
     def contenders(self) -> list[Contender]:
         return [
-            Contender("moe_jit", lambda: self.ours),
-            Contender("moe_jit plain product", lambda: super(FinalizedProduct, self).ours, has_result=False),
+            Contender("moe_jit", lambda: self.ours, is_rival=False),
+            Contender(
+                "moe_jit plain product",
+                lambda: super(FinalizedProduct, self).ours,
+                has_result=False,
+                is_rival=False,
+            ),
             Contender("triton + index_add", lambda: self._with_index_add()),
         ]
 
@@ -46,7 +51,7 @@ class FinalizedProduct(Int8Product):
         )
 
     def _with_index_add(self):
-        product = triton_int.tuned(self.by_triton, self.rows, self.calls)
+        product = triton_int.tuned(self.family, self.by_triton, self.rows, self.calls)
 
         def call(index: int) -> torch.Tensor:
             rows = product(index).float() * self.logit[:, None]

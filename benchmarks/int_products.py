@@ -17,8 +17,6 @@ from moe_jit.ascend.formats import unpack_int4
 ROTATED_BYTES = 2_000_000_000
 MAX_SETS = 4
 CHECKED_GROUPS = 4
-INT4_GROUP = 128  # k of a group of antiquantised int4 weights
-INT8_INT4_GROUP = 256
 
 
 class GroupedProduct(Workload):
@@ -100,7 +98,7 @@ class GroupedProduct(Workload):
         return out
 
     def triton(self, call: Callable[[triton_int.Config, int], torch.Tensor]) -> Contender:
-        return Contender("triton", lambda: triton_int.tuned(call, self.rows, self.calls))
+        return Contender("triton", lambda: triton_int.tuned(self.family, call, self.rows, self.calls))
 
 
 class Int8Product(GroupedProduct):
@@ -108,7 +106,7 @@ class Int8Product(GroupedProduct):
 
     def contenders(self) -> list[Contender]:
         return [
-            Contender("moe_jit", lambda: self.ours),
+            Contender("moe_jit", lambda: self.ours, is_rival=False),
             Contender("torch._int_mm loop", lambda: self.int_mm),
             self.triton(self.by_triton),
         ]
@@ -172,6 +170,11 @@ class Int8Sums(Int8Product):
 class Int4Weights(GroupedProduct):
     weight_bits = 4
     layouts = ("nd",)
+    group: int | None  # k that share a scale; None: all
+
+    def scales(self) -> torch.Tensor:
+        shape = (self.groups, self.k // (self.group or self.k), self.n)
+        return (torch.rand(shape, device="cuda") * 1e-3 + 1e-3).bfloat16()
 
     def make_weight(self) -> torch.Tensor:
         shape = (self.groups, self.k, self.n // 8)
@@ -187,18 +190,17 @@ class Int4Weights(GroupedProduct):
 class Int8Int4Product(Int4Weights):
     """The bias is the prescribed one, 8 * sum_k(w * scale), so that the result is x @ (w * scale)."""
 
-    family = "a8w4"
+    family = "a8w4 per 256"
+    group: int | None = 256
 
     def prepare_weights(self) -> None:
-        segments = self.k // INT8_INT4_GROUP
-        values = torch.rand(self.groups, segments, self.n, device="cuda") * 1e-3 + 1e-3
-        self.group_scale = values.bfloat16()
+        self.group_scale = self.scales()
         self.packed_scale = self.group_scale.float().view(torch.int32).long()
         self.biases = [self.bias_of(weight) for weight in self.weights]
 
     def bias_of(self, weights: torch.Tensor) -> torch.Tensor:
         sums = [
-            unpack_int4(w).view(-1, INT8_INT4_GROUP, self.n).sum(1, dtype=torch.int32).double()
+            unpack_int4(w).view(self.group_scale.shape[1], -1, self.n).sum(1, dtype=torch.int32).double()
             for w in weights
         ]
         return torch.stack(
@@ -206,7 +208,7 @@ class Int8Int4Product(Int4Weights):
         ).float()
 
     def contenders(self) -> list[Contender]:
-        return [Contender("moe_jit", lambda: self.ours), self.triton(self.by_triton)]
+        return [Contender("moe_jit", lambda: self.ours, is_rival=False), self.triton(self.by_triton)]
 
     def ours(self, index: int) -> torch.Tensor:
         return self.product(
@@ -221,6 +223,11 @@ class Int8Int4Product(Int4Weights):
         return triton_int.grouped_int4(
             config, self.x, self.weights[index], self.ends, self.group_scale, self.row_scale
         )
+
+
+class Int8Int4Channels(Int8Int4Product):
+    family = "a8w4"
+    group = None
 
 
 class _Bf16Rows:
@@ -257,7 +264,7 @@ class Bf16Product(_Bf16Rows, GroupedProduct):
 
     def contenders(self) -> list[Contender]:
         return [
-            Contender("moe_jit", lambda: partial(self.product, output_dtype=torch.bfloat16)),
+            Contender("moe_jit", lambda: partial(self.product, output_dtype=torch.bfloat16), is_rival=False),
             Contender("torch._grouped_mm", lambda: self.by_grouped_mm),
             Contender("functional.grouped_mm", lambda: self.by_functional),
         ]
@@ -278,7 +285,7 @@ class Bf16Int8Product(_Bf16Rows, GroupedProduct):
 
     def contenders(self) -> list[Contender]:
         return [
-            Contender("moe_jit", lambda: self.ours),
+            Contender("moe_jit", lambda: self.ours, is_rival=False),
             Contender("torch._grouped_mm, bf16 copy", self.copies),
         ]
 
@@ -293,15 +300,15 @@ class Bf16Int8Product(_Bf16Rows, GroupedProduct):
 
 
 class Bf16Int4Product(_Bf16Rows, Int4Weights):
-    family = "a16w4"
+    family = "a16w4 per 128"
+    group: int | None = 128
 
     def prepare_weights(self) -> None:
-        shape = (self.groups, self.k // INT4_GROUP, self.n)
-        self.group_scale = (torch.rand(shape, device="cuda") * 1e-3 + 1e-3).bfloat16()
+        self.group_scale = self.scales()
 
     def contenders(self) -> list[Contender]:
         return [
-            Contender("moe_jit", lambda: self.ours),
+            Contender("moe_jit", lambda: self.ours, is_rival=False),
             self.triton(self.by_triton),
             Contender("torch._grouped_mm, bf16 copy", self.copies),
         ]
@@ -313,15 +320,23 @@ class Bf16Int4Product(_Bf16Rows, Int4Weights):
         return triton_int.grouped_int4(config, self.x, self.weights[index], self.ends, self.group_scale)
 
     def dequantised(self, index: int, group: int) -> torch.Tensor:
-        scale = self.group_scale[group].float().repeat_interleave(INT4_GROUP, dim=0)
+        scale = self.group_scale[group].float()
+        scale = scale.repeat_interleave(self.k // scale.shape[0], dim=0)
         return (unpack_int4(self.weights[index][group]).float() * scale).bfloat16()
+
+
+class Bf16Int4Channels(Bf16Int4Product):
+    family = "a16w4"
+    group = None
 
 
 PRODUCTS: tuple[type[GroupedProduct], ...] = (
     Int8Product,
     Int8Sums,
+    Int8Int4Channels,
     Int8Int4Product,
     Bf16Product,
     Bf16Int8Product,
+    Bf16Int4Channels,
     Bf16Int4Product,
 )

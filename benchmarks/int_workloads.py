@@ -22,11 +22,13 @@ Call = Callable[[int], torch.Tensor]
 
 
 class Contender(NamedTuple):
-    """``make`` prepares and returns the call of an index. What has another result is not checked."""
+    """``make`` prepares and returns the call of an index. What has another result is not checked; what is no
+    rival is timed with all rows."""
 
     name: str
     make: Callable[[], Call]
     has_result: bool = True
+    is_rival: bool = True
 
 
 class Roofs(NamedTuple):
@@ -42,6 +44,7 @@ class Workload(ABC):
 
     family: str
     label: str
+    rows: int
     calls: int
     tolerance: float
 
@@ -114,7 +117,7 @@ class SwigluRows(_Rows):
 
     def contenders(self) -> list[Contender]:
         return [
-            Contender("moe_jit", lambda: self.ours),
+            Contender("moe_jit", lambda: self.ours, is_rival=False),
             Contender("torch", lambda: self.by_torch),
             Contender("triton", lambda: self.by_triton),
         ]
@@ -166,13 +169,16 @@ class DynamicRows(_Rows):
     tolerance = 0.002
 
     def __init__(self, rows: int, width: int) -> None:
+        self.rows = rows
         self.label = f"{rows} rows of {width}, bfloat16"
         self.rotate(rows * (3 * width + 4))
         self.x = [torch.randn(rows, width, device="cuda").bfloat16() for _ in range(self.calls)]
 
     def contenders(self) -> list[Contender]:
         return [
-            Contender("moe_jit", lambda: lambda index: moe_jit.npu_dynamic_quant(self.x[index])[0]),
+            Contender(
+                "moe_jit", lambda: lambda index: moe_jit.npu_dynamic_quant(self.x[index])[0], is_rival=False
+            ),
             Contender("torch", lambda: self.by_torch),
         ]
 

@@ -40,10 +40,20 @@ CONFIGS = (
 )
 
 
+_best: dict[tuple[str, int], Config] = {}
+
+
 def tuned(
-    call: Callable[[Config, int], torch.Tensor], rows_per_group: int, num_calls: int
+    family: str, call: Callable[[Config, int], torch.Tensor], rows_per_group: int, num_calls: int
 ) -> Callable[[int], torch.Tensor]:
-    """``call(config, index)``, index < num_calls, with its best config for ``rows_per_group`` rows."""
+    """``call(config, index)``, index < num_calls, with the best config for ``rows_per_group`` rows, found
+    with the first shape of a family."""
+    if (family, rows_per_group) not in _best:
+        _best[family, rows_per_group] = _fastest(call, rows_per_group, num_calls)
+    return partial(call, _best[family, rows_per_group])
+
+
+def _fastest(call: Callable[[Config, int], torch.Tensor], rows_per_group: int, num_calls: int) -> Config:
     smallest, largest = min(rows_per_group / 4, 64), max(16, 2 * rows_per_group)
     times = {}
     for config in CONFIGS:
@@ -54,7 +64,7 @@ def tuned(
         ]
         with suppress(triton.runtime.errors.OutOfResources):
             times[config] = graph_time_us(list(calls), TUNING_REPLAYS)
-    return partial(call, min(times, key=lambda config: times[config]))
+    return min(times, key=lambda config: times[config])
 
 
 @triton.jit
