@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.calls import accumulation, call, call_routed, call_unfinalised, reference_for
 from support.setup import DEVICES, Setup
+from support.tiles import forced_tile
 
 from moe_jit import layouts
 from moe_jit.reference import compare_output, compare_rows, fp8_moe, route
@@ -62,6 +63,30 @@ def test_odd_sizes_plain(setup, hidden_size, intermediate_size, layout):
     for activation in (3, 6):
         layer = setup.layer(4, hidden_size, intermediate_size, activation=activation, weight_layout=layout)
         setup.check(layer, setup.routing(9, 4))
+
+
+@pytest.mark.parametrize("scale_input", [False, True])
+@pytest.mark.parametrize(
+    ("num_experts", "top_k", "hidden_size", "intermediate_size"),
+    [(8, 2, 160, 4096), (16, 1, 96, 8208), (4, 2, 32, 14336), (64, 8, 1056, 4352)],
+)
+def test_few_tiles_with_long_k(setup, num_experts, top_k, hidden_size, intermediate_size, scale_input):
+    """On a GPU, K of the second product is cut into parts; on a CPU there is no such case."""
+    if setup.device == "cpu":
+        hidden_size, intermediate_size = 96, 144
+    layer = setup.layer(num_experts, hidden_size, intermediate_size, weight_layout="w3_w1")
+    with forced_tile(8):
+        for num_tokens in (1, 2, 5, 8):
+            routing = setup.routing(num_tokens, num_experts, top_k=top_k)
+            setup.check(layer, routing, scale_input=scale_input)
+
+
+def test_few_tiles_of_a_part_of_the_experts(setup):
+    layer = setup.layer(4, 160, 4096 if setup.device == "cuda" else 144)
+    with forced_tile(8):
+        for num_tokens in (1, 3, 8):
+            for offset in (0, 12):
+                setup.check(layer, setup.routing(num_tokens, 16, top_k=3), offset=offset)
 
 
 @pytest.mark.parametrize("num_tokens", [9, 300, 1000])

@@ -48,6 +48,7 @@ RouteArgs route_args(const Fp8MoeCall& call, const Workspace& ws) {
     args.expert_offsets = ws.expert_offsets;
     args.tile_offsets = ws.tile_offsets;
     args.counters = ws.counters;
+    args.list = ws.list;
     args.num_counters = static_cast<int>(ws.num_counters);
     args.block_counts = ws.route_scratch;
     args.pdl = call.enable_pdl;
@@ -73,9 +74,12 @@ ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, int num_sm
     args.expert_offsets = ws.expert_offsets;
     args.tile_offsets = ws.tile_offsets;
     args.counters = ws.counters;
+    args.list = ws.list;
     args.row_weights = call.use_routing_scales_on_input ? data<uint16_t>(call.expert_weights) : nullptr;
     args.intermediate = ws.intermediate;
     args.rows = call.output.has_value() ? ws.rows : data<uint16_t>(call.gemm2_output);
+    args.row_parts = ws.k_parts > 1 ? ws.row_parts : nullptr;
+    args.k_parts = ws.k_parts;
     args.num_sms = num_sms;
     args.pdl = call.enable_pdl;
     return args;
@@ -84,6 +88,10 @@ ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, int num_sm
 FinalizeArgs finalize_args(const Fp8MoeCall& call, const Workspace& ws) {
     FinalizeArgs args{};
     args.rows = ws.rows;
+    args.row_parts = ws.k_parts > 1 ? ws.row_parts : nullptr;
+    args.k_parts = ws.k_parts;
+    args.max_rows = layer_shape(call).max_rows();
+    args.routing_ended = ws.list != nullptr;
     args.pair_to_row = data<int32_t>(call.expanded_idx_to_permuted_idx);
     args.weights = call.use_routing_scales_on_input ? nullptr : data<uint16_t>(call.expert_weights);
     args.out = data<uint16_t>(call.output);
@@ -91,6 +99,17 @@ FinalizeArgs finalize_args(const Fp8MoeCall& call, const Workspace& ws) {
     args.top_k = static_cast<int>(call.top_k);
     args.hidden_size = static_cast<int>(call.hidden_size());
     args.pdl = call.enable_pdl;
+    return args;
+}
+
+// The rows themselves, of their parts.
+FinalizeArgs row_args(const Fp8MoeCall& call, const Workspace& ws) {
+    FinalizeArgs args = finalize_args(call, ws);
+    args.pair_to_row = nullptr;
+    args.weights = nullptr;
+    args.out = data<uint16_t>(call.gemm2_output);
+    args.num_tokens = static_cast<int>(args.max_rows);
+    args.top_k = 1;
     return args;
 }
 
@@ -106,7 +125,11 @@ void fp8_moe(const Fp8MoeCall& call) {
 
     check(launch_route(route_args(call, ws), stream), "routing");
     check(launch_experts(experts_args(call, ws, device.num_sms()), stream), "the expert GEMMs");
-    if (call.output.has_value()) check(launch_finalize(finalize_args(call, ws), stream), "finalize");
+    if (call.output.has_value()) {
+        check(launch_finalize(finalize_args(call, ws), stream), "finalize");
+    } else if (ws.k_parts > 1) {
+        check(launch_finalize(row_args(call, ws), stream), "the sum of parts");
+    }
 }
 
 int64_t workspace_size(int64_t num_tokens, int64_t num_experts, int64_t num_local, int64_t top_k,

@@ -34,7 +34,7 @@ template <int kRanks, int kVectors>
 __global__ void __launch_bounds__(kThreads)
     weighted_sum(const __grid_constant__ FinalizeArgs args, int blocks_per_token) {
     let_dependents_start();
-    wait_for_predecessors();
+    if (!args.routing_ended) wait_for_predecessors();
     const int token = blockIdx.x / blocks_per_token;
     const int first_vector = (blockIdx.x - token * blocks_per_token) * (kThreads * kVectors) + threadIdx.x;
     const int row_vectors = args.hidden_size / kVectorElements;
@@ -49,9 +49,11 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
             const bool present = first_rank + r < args.top_k;
-            row[r] = present ? args.pair_to_row[pair + r] : -1;
-            weight[r] = present && args.weights != nullptr ? bf16_to_float(args.weights[pair + r]) : 1.0f;
+            row[r] = present ? __ldcg(args.pair_to_row + pair + r) : -1;
+            weight[r] =
+                present && args.weights != nullptr ? bf16_to_float(__ldcg(args.weights + pair + r)) : 1.0f;
         }
+        if (args.routing_ended && first_rank == 0) wait_for_predecessors();
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
 #pragma unroll

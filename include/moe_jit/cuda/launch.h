@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "moe_jit/cuda/row_list.h"
+
 namespace moe_jit::cuda {
 
 // Top-k routing and the index lists of the grouped GEMMs. "Row" numbers the (token, rank) pairs whose expert
@@ -41,6 +43,7 @@ struct RouteArgs {
     int32_t* tile_offsets;    // [num_local + 1] prefix of ceil(rows / tile_tokens)
     int32_t* counters;        // [num_counters], zeroed
     int num_counters;
+    ListedRow* list;        // [kListedRows], zeroed, then written, of few tokens; nullptr: no list
     int32_t* block_counts;  // scratch of route_scratch_ints(...) ints
     bool pdl;
 };
@@ -49,10 +52,15 @@ int compiled_routing_method();
 size_t route_scratch_ints(int num_tokens, int num_experts);
 cudaError_t launch_route(const RouteArgs& args, cudaStream_t stream);
 
-// out[t, :] = bf16(sum over ranks, in order, of weight * row); pairs with row -1 contribute nothing.
+// out[t, :] = bf16(sum over ranks, in order, of weight * row); pairs with row -1 contribute nothing. A row in
+// parts is their sum in fp32, rounded to bf16.
 struct FinalizeArgs {
-    const uint16_t* rows;        // [*, hidden_size] bf16
-    const int32_t* pair_to_row;  // [num_tokens * top_k]
+    const uint16_t* rows;    // [*, hidden_size] bf16
+    const float* row_parts;  // [k_parts, max_rows, hidden_size]: rows before rounding; nullptr: rows
+    int k_parts;
+    bool routing_ended;  // before this kernel starts: indices and weights are there before the rows
+    int64_t max_rows;
+    const int32_t* pair_to_row;  // [num_tokens * top_k]; nullptr, only of rows in parts: pair p has row p
     const uint16_t* weights;     // [num_tokens, top_k] bf16; nullptr: plain sum
     uint16_t* out;               // [num_tokens, hidden_size] bf16
     int num_tokens;

@@ -17,6 +17,7 @@ namespace moe_jit::cuda::gemm {
 
 struct EpilogueContext {
     const TileInfo& info;
+    int part;  // of K
     uint8_t* staging;
     int unit;       // index of the first 64 weight rows over all row tiles
     int warpgroup;  // math warpgroup
@@ -264,6 +265,42 @@ struct ScaledRows {
             }
         }
         ctx.sync();
+    }
+};
+
+// GEMM2 whose K may be cut: the fp32 rows of a part, scaled; finalize adds the parts and rounds.
+struct ScaledParts {
+    static constexpr int kFeatures = ScaledRows::kFeatures;
+
+    struct Params {
+        ScaledRows::Params rows;
+        float* parts;           // [k_parts, part_elements / features, features]; nullptr: K is not cut
+        int64_t part_elements;  // of one part
+    };
+
+    using State = TileScales;
+
+    __device__ __forceinline__ static State load(const Params& params, const EpilogueContext& ctx) {
+        return ScaledRows::load(params.rows, ctx);
+    }
+
+    // A warp store covers sectors: 8 features of 4 tokens.
+    template <int kTokens, int kUnits>
+    __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
+                                                 const TileScales& scales,
+                                                 float (&acc)[kUnits][kTokens / 2]) {
+        if (params.parts == nullptr) return ScaledRows::store<kTokens>(params.rows, ctx, scales, acc);
+        float* out = params.parts + ctx.part * params.part_elements;
+        const int end = params.rows.features;
+#pragma unroll
+        for (int i = 0; i < kUnits * kTokens / 2; ++i) {
+            const int unit = i / (kTokens / 2), j = i % (kTokens / 2);
+            const int token = j / 4 * 8 + ctx.column() + j % 2;
+            const int feature = (ctx.unit + unit) * kFeatures + ctx.warp() * 16 + j / 2 % 2 * 8 + ctx.row();
+            if (token >= ctx.info.tokens || feature >= end) continue;
+            out[static_cast<int64_t>(ctx.info.token_begin + token) * end + feature] =
+                scales.linear * acc[unit][j];
+        }
     }
 };
 

@@ -11,7 +11,8 @@ namespace moe_jit::cuda::gemm {
 template <class Tile, class Activation>
 struct Experts {
     using Quantize = ActivationQuantize<Activation>;
-    using Gemm = GroupedGemm<Tile, Quantize, ScaledRows>;
+    using Rows = std::conditional_t<Tile::kFewTokens, ScaledParts, ScaledRows>;
+    using Gemm = GroupedGemm<Tile, Quantize, Rows>;
     using Params = typename Gemm::Params;
 
     static RowOrder gemm1_order(WeightLayout layout) {
@@ -24,13 +25,15 @@ struct Experts {
         return layout == WeightLayout::kShuffled ? RowOrder::kShuffled : RowOrder::kPlain;
     }
 
-    static PhaseParams phase(const WeightMatrix& weights, const uint8_t* tokens) {
+    static PhaseParams phase(const WeightMatrix& weights, const uint8_t* tokens, int k_parts = 1) {
         PhaseParams p{};
         p.row_tiles = static_cast<int>((weights.rows + Tile::kRows - 1) / Tile::kRows);
         p.blocks_per_box = Tile::kBoxRows / rows_per_block(weights.order);
         p.k_bytes = static_cast<int>(weights.k_bytes);
         p.token_pitch = p.k_bytes;
         p.tokens = tokens;
+        p.k_parts = k_parts;
+        p.inverse_parts = 1.0f / static_cast<float>(p.row_tiles * k_parts);
         return p;
     }
 
@@ -59,9 +62,9 @@ struct Experts {
         params.phase[0] = phase(gemm1, a.hidden_states);
         params.phase[0].row_ids = a.row_to_pair;
         params.phase[0].pairs_per_token = a.top_k;
-        params.phase[1] = phase(gemm2, a.intermediate);
-        params.schedule = {a.expert_offsets, a.tile_offsets, a.num_local,
-                           nullptr,          a.counters,     a.counters + 1};
+        params.phase[1] = phase(gemm2, a.intermediate, a.k_parts);
+        params.schedule = {a.expert_offsets, a.tile_offsets, a.num_local, nullptr,
+                           a.counters,       a.counters + 1, a.list};
         params.epilogue.head = {a.linear_scale,
                                 a.gate_scale,
                                 a.row_weights,
@@ -70,7 +73,12 @@ struct Experts {
                                 a.intermediate_size,
                                 a.layout == WeightLayout::kShuffled,
                                 a.layout == WeightLayout::kGateUp};
-        params.epilogue.tail.head = {a.output_scale, a.rows, a.hidden_size};
+        const ScaledRows::Params rows{a.output_scale, a.rows, a.hidden_size};
+        if constexpr (Tile::kFewTokens) {
+            params.epilogue.tail.head = {rows, a.row_parts, a.max_rows * a.hidden_size};
+        } else {
+            params.epilogue.tail.head = rows;
+        }
         return encode_maps(params, a, gemm1, gemm2);
     }
 

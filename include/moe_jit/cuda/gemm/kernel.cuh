@@ -79,13 +79,16 @@ struct GroupedGemm {
     };
 
     template <int kTokens>
-    __device__ static void compute_tile(Storage& storage, const Params& params, const TileInfo& info,
+    __device__ static void compute_tile(Storage& storage, const Params& params, const WorkOf<Tile>& info,
                                         int warpgroup, Ring& ring, Turns& turns) {
         using Loop = Mainloop<Tile, kTokens>;
         const int first_unit = warpgroup % Tile::kTileWarpgroups * Tile::kUnits;
         const auto context = [&] {
-            return EpilogueContext{info, storage.staging[warpgroup],
-                                   info.row_tile * (Tile::kRows / kUnitRows) + first_unit, warpgroup,
+            return EpilogueContext{info,
+                                   part_of(info),
+                                   storage.staging[warpgroup],
+                                   info.row_tile * (Tile::kRows / kUnitRows) + first_unit,
+                                   warpgroup,
                                    static_cast<int>(rematerialised(threadIdx.x) % kWarpgroupThreads)};
         };
         EpilogueState state;
@@ -113,7 +116,7 @@ struct GroupedGemm {
     template <int kWidth, int... kWider>
     __device__ __forceinline__ static void dispatch_width(std::integer_sequence<int, kWidth, kWider...>,
                                                           Storage& storage, const Params& params,
-                                                          const TileInfo& info, int warpgroup, Ring& ring,
+                                                          const WorkOf<Tile>& info, int warpgroup, Ring& ring,
                                                           Turns& turns) {
         if constexpr (sizeof...(kWider) > 0) {
             if (info.tokens > kWidth) {
@@ -132,14 +135,14 @@ struct GroupedGemm {
         RingCursor<kTileSlots> slots;
         for (int turn = group;; turn = turn == 0 ? Tile::kTurns - 1 : turn - 1) {
             storage.tile_full[slots.slot].wait(slots.phase);
-            const TileInfo info = storage.tile[slots.slot].warp_uniform();
+            const auto info = storage.tile[slots.slot].warp_uniform();
             storage.tile_empty[slots.slot].arrive();
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
             if (Tile::kTurns == 1 || turn == 0) {
                 dispatch_width(typename Tile::Widths{}, storage, params, info, warpgroup, ring, turns);
             } else {
-                ring.advance(num_stages<Tile>(params.phase[info.phase]));
+                ring.advance(num_stages<Tile>(params.phase[info.phase], info));
             }
         }
     }
@@ -190,11 +193,15 @@ __global__ void __launch_bounds__(kThreads, 1)
             cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&map));
         Gemm::init_barriers(storage);
     }
-    let_dependents_start();
-    wait_for_predecessors();
+    // With a list, routing has zeroed the counters before this kernel could start, and may still run.
+    const bool listed = is_listed<typename Gemm::Tile>(params.schedule);
+    if (!listed) {
+        let_dependents_start();
+        wait_for_predecessors();
+    }
     // The first claim travels together with the schedule.
     const int first_claim = threadIdx.x == 0 ? atomicAdd(params.schedule.next_tile, 1) : 0;
-    load_schedule(storage, params.schedule);
+    if (!listed) load_schedule(storage, params.schedule);
     __syncthreads();
 
     const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroupThreads, 0);
@@ -203,6 +210,10 @@ __global__ void __launch_bounds__(kThreads, 1)
         Gemm::produce(storage, params, first_claim);
     } else {
         cutlass::arch::warpgroup_reg_alloc<kMathRegisters>();
+        if (listed) {
+            wait_for_predecessors();  // for what epilogues read, and so that we do not end before it
+            let_dependents_start();
+        }
         Gemm::consume(storage, params, warpgroup - 1);
     }
 }

@@ -103,27 +103,72 @@ struct Mainloop {
     }
 
     // Narrow MMAs that wait for each other's accumulator leave the tensor pipe idle. Where registers allow
-    // it, every step of a stage has its own accumulator.
-    static constexpr bool kIndependent = kTokens <= 32 && (kUnits + kParts * kSteps) * kAccums <= 192;
+    // it, every step of a stage has its own accumulator; better still, a stage starts before the one before
+    // has been added.
+    static constexpr int kSums = kParts * kSteps;
+    static constexpr bool kIndependent = kTokens <= 32 && (kUnits + kSums) * kAccums <= 192;
+    static constexpr bool kPipelined =
+        Tile::kFewTokens && kIndependent && (kUnits + 2 * kSums) * kAccums <= 160;
+
+    __device__ __forceinline__ static void start_stage(Storage& storage, const Ring& ring, int first_unit,
+                                                       Accum (&part)[kSums][kAccums]) {
+        wait_stage(storage, ring);
+        fence(part);
+        cute::warpgroup_arrive();
+#pragma unroll
+        for (int i = 0; i < kSums; ++i) {
+            multiply(storage, ring.slot, i / (kUnits * kSteps), first_unit + i % kUnits, i / kUnits % kSteps,
+                     part[i], false);
+        }
+        cute::warpgroup_commit_batch();
+    }
+
+    // kLater stages have been started since.
+    template <int kLater>
+    __device__ __forceinline__ static void finish_stage(Storage& storage, int slot,
+                                                        Accum (&part)[kSums][kAccums], Accums& acc) {
+        cute::warpgroup_wait<kLater>();
+        fence(part);
+        release(storage, slot);
+#pragma unroll
+        for (int i = 0; i < kSums; ++i) add(acc[i % kUnits], part[i]);
+    }
 
     __device__ __forceinline__ static void independent(Storage& storage, int stages, int first_unit,
                                                        Ring& ring, Accums& acc) {
         for (int s = 0; s < stages; ++s, ring.advance()) {
-            Accum part[kParts * kSteps][kAccums];
-            wait_stage(storage, ring);
-            fence(part);
-            cute::warpgroup_arrive();
-#pragma unroll
-            for (int i = 0; i < kParts * kSteps; ++i) {
-                multiply(storage, ring.slot, i / (kUnits * kSteps), first_unit + i % kUnits,
-                         i / kUnits % kSteps, part[i], false);
-            }
-            cute::warpgroup_commit_batch();
-            cute::warpgroup_wait<0>();
-            fence(part);
-            release(storage, ring.slot);
-#pragma unroll
-            for (int i = 0; i < kParts * kSteps; ++i) add(acc[i % kUnits], part[i]);
+            Accum part[kSums][kAccums];
+            start_stage(storage, ring, first_unit, part);
+            finish_stage<0>(storage, ring.slot, part, acc);
+        }
+    }
+
+    // Stages come in pairs, so that the registers of their sums have fixed names.
+    __device__ __forceinline__ static void pipelined(Storage& storage, int stages, int first_unit, Ring& ring,
+                                                     Accums& acc) {
+        Accum even[kSums][kAccums], odd[kSums][kAccums];
+        int slot = ring.slot;
+        const auto start = [&](auto& part) {
+            start_stage(storage, ring, first_unit, part);
+            slot = ring.slot;
+            ring.advance();
+        };
+        start(even);
+        for (stages -= 1; stages >= 2; stages -= 2) {
+            const int first = slot;
+            start(odd);
+            finish_stage<1>(storage, first, even, acc);
+            const int second = slot;
+            start(even);
+            finish_stage<1>(storage, second, odd, acc);
+        }
+        if (stages > 0) {
+            const int first = slot;
+            start(odd);
+            finish_stage<1>(storage, first, even, acc);
+            finish_stage<0>(storage, slot, odd, acc);
+        } else {
+            finish_stage<0>(storage, slot, even, acc);
         }
     }
 
@@ -268,9 +313,10 @@ struct Mainloop {
     }
 
     template <class Params>
-    __device__ __forceinline__ static void run(Storage& storage, const Params& params, const TileInfo& info,
-                                               int first_unit, Ring& ring, Totals& acc) {
-        const int stages = num_stages<Tile>(params.phase[info.phase]);
+    __device__ __forceinline__ static void run(Storage& storage, const Params& params,
+                                               const WorkOf<Tile>& info, int first_unit, Ring& ring,
+                                               Totals& acc) {
+        const int stages = num_stages<Tile>(params.phase[info.phase], info);
         clear(acc);
         if constexpr (Format::Weights::kInRegisters) {
             const int column = first_unit * kUnitRows;
@@ -283,6 +329,8 @@ struct Mainloop {
                 from_registers(storage, loader, stages, ring, acc, [](int) {});
             }
             loader.finish(acc);
+        } else if constexpr (Format::kPromote && kPipelined) {
+            pipelined(storage, stages, first_unit, ring, acc);
         } else if constexpr (Format::kPromote && kIndependent) {
             independent(storage, stages, first_unit, ring, acc);
         } else if constexpr (Format::kPromote) {

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "moe_jit/cuda/row_list.h"
+
 namespace moe_jit::cuda::gemm {
 
 // One grouped GEMM: out[row, :] = weights[expert(row)] x tokens[row, :].
@@ -16,6 +18,8 @@ struct PhaseParams {
     const uint8_t* tokens;   // token rows
     const int32_t* row_ids;  // expert-sorted row -> pair index; nullptr: token rows are expert-sorted already
     int pairs_per_token;     // pair index / pairs_per_token = token row
+    int k_parts;             // parts of K per tile, of tiles that split it: 1, 2 or 4
+    float inverse_parts;     // 1 / (row_tiles * k_parts)
 };
 
 // Where the work is: prefix sums over the local experts, and counters that start at zero.
@@ -26,6 +30,7 @@ struct Schedule {
     const int32_t* expert_ids;  // [num_experts] whose weights; nullptr: 0, 1, ...
     int32_t* next_tile;         // tiles claimed so far
     int32_t* ready;             // per token tile: warpgroups that have stored their part of the phase before
+    const ListedRow* list;      // of few tokens: the work, instead of prefix sums; nullptr: none
 };
 
 template <int kPhases_>

@@ -47,7 +47,8 @@ struct Product {
                 return error;
             }
         }
-        params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids, a.counters, nullptr};
+        params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids,
+                           a.counters,    nullptr,        nullptr};
         params.epilogue.head = {Output::params(a), static_cast<typename Output::Rounding::Storage*>(a.y),
                                 a.n};
         params.format = Format::params(a);

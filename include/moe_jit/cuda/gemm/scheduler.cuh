@@ -1,5 +1,6 @@
 // Dynamic tile scheduler. Tiles have one global order: phase by phase, expert by expert, weight-row tile by
-// weight-row tile, token tile by token tile, so that tiles which share weights run side by side.
+// weight-row tile, token tile by token tile, so that tiles which share weights run side by side. Of few
+// tokens, tiles may be cut into parts of K, and the work may come as a list while routing still runs.
 //
 // Every tile is claimed by a CTA that is already running, and a tile of phase p waits only for tiles of phase
 // p - 1, which all come earlier in the order: progress needs no co-residency of CTAs.
@@ -15,6 +16,25 @@ template <class Tile>
 __device__ __forceinline__ int num_stages(const PhaseParams& phase) {
     constexpr int kStageK = Tile::kBlocks * kBlockBytes;
     return (phase.k_bytes + kStageK - 1) / kStageK;
+}
+
+// Of a unit of work: its stages, and where in K they begin.
+template <class Tile>
+__device__ __forceinline__ int num_stages(const PhaseParams& phase, const TileInfo&) {
+    return num_stages<Tile>(phase);
+}
+template <class Tile>
+__device__ __forceinline__ int num_stages(const PhaseParams&, const TilePart& part) {
+    return part.stages;
+}
+__device__ __forceinline__ int part_of(const TileInfo&) { return 0; }
+__device__ __forceinline__ int part_of(const TilePart& part) { return part.part; }
+__device__ __forceinline__ int first_stage(const TileInfo&) { return 0; }
+__device__ __forceinline__ int first_stage(const TilePart& part) { return part.first_stage; }
+
+template <class Tile>
+__device__ __forceinline__ bool is_listed(const Schedule& schedule) {
+    return Tile::kFewTokens && schedule.list != nullptr;
 }
 
 // Copies the prefix sums to shared memory; all kThreads threads take part. Ends without a barrier.
@@ -48,23 +68,108 @@ __device__ __forceinline__ int equal_width(int rows, int tiles) {
     return (share + 7) & ~7;
 }
 
-// Tile `id` of the global order; a whole warp takes part.
+// Parts of a phase's tiles, all row tiles of a token tile together.
+template <class Tile>
+__device__ __forceinline__ int num_parts(const PhaseParams& phase) {
+    return Tile::kFewTokens ? phase.row_tiles * phase.k_parts : phase.row_tiles;
+}
+
+// The row tile's index counts parts: the part of K is split off.
+template <class Tile>
+__device__ __forceinline__ void split_k(const PhaseParams& phase, TilePart& part) {
+    const int stages = num_stages<Tile>(phase);
+    const int shift = phase.k_parts / 2;  // 1, 2 or 4 parts
+    part.part = part.row_tile & (phase.k_parts - 1);
+    part.row_tile >>= shift;
+    part.first_stage = stages * part.part >> shift;
+    part.stages = (stages * (part.part + 1) >> shift) - part.first_stage;
+}
+
+// The list of few tokens, word by word as the routing kernel writes it; one warp takes part.
+template <class Storage>
+__device__ __forceinline__ void await_list(Storage& storage, const Schedule& schedule) {
+    const int lane = threadIdx.x % 32;
+    const auto read = [&](int row) {
+        unsigned long long bits;
+        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];"
+                     : "=l"(bits)
+                     : "l"(schedule.list + row)
+                     : "memory");
+        return bits;
+    };
+    unsigned long long bits;
+    int rows;
+    do {
+        bits = read(lane);
+        rows = static_cast<int>(__shfl_sync(0xffffffffu, bits, 0) >> 48) - 1;
+    } while (!__all_sync(0xffffffffu, rows >= 0 && (lane >= rows || bits != 0)));
+    int count = 0;
+    for (int first = 0;;) {
+        const bool is_first = first + lane < rows && (bits >> 32 & 0xffff) != 0;
+        const unsigned firsts = __ballot_sync(0xffffffffu, is_first);
+        if (is_first) {
+            auto* word = &storage.list.expert[count + __popc(firsts & ((1u << lane) - 1))];
+            *reinterpret_cast<unsigned long long*>(word) = bits;
+        }
+        count += __popc(firsts);
+        first += 32;
+        if (first >= rows) break;
+        do bits = read(first + lane);
+        while (first + lane < rows && bits == 0);
+    }
+    storage.list.count = count;
+    __syncwarp();
+}
+
+// Part `id` of listed experts, each of which has one token tile.
 template <class Tile, class Params>
-__device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& storage, const Params& params,
-                                                int id) {
+__device__ __forceinline__ TilePart decode_listed(const SharedStorage<Tile>& storage, const Params& params,
+                                                  int id) {
+    TilePart part{};
+    const int count = storage.list.count;
+#pragma unroll
+    for (int p = 0; p < Params::kPhases; ++p) {
+        const PhaseParams& phase = params.phase[p];
+        const int parts = count * phase.row_tiles * phase.k_parts;
+        if (id >= parts) {
+            id -= parts;
+            continue;
+        }
+        part.phase = p;
+        // Exact, because id is below 2^21.
+        part.token_tile = static_cast<int>((static_cast<float>(id) + 0.5f) * phase.inverse_parts);
+        part.row_tile = id - part.token_tile * (phase.row_tiles * phase.k_parts);
+        split_k<Tile>(phase, part);
+        const ListedRow& expert = storage.list.expert[part.token_tile];
+        part.expert = expert.expert;
+        part.token_begin = expert.row;
+        part.tokens = __popc(expert.tokens);
+        return part;
+    }
+    part.phase = TileInfo::kEnd;
+    return part;
+}
+
+// Tile, or part of a tile, `id` of the global order; a whole warp takes part.
+template <class Tile, class Params>
+__device__ __forceinline__ WorkOf<Tile> decode_tile(const SharedStorage<Tile>& storage, const Params& params,
+                                                    int id) {
+    if constexpr (Tile::kFewTokens) {
+        if (is_listed<Tile>(params.schedule)) return decode_listed(storage, params, id);
+    }
     const int num_experts = params.schedule.num_experts;
     const int token_tiles = storage.tile_offsets[num_experts];
-    TileInfo info{};
+    WorkOf<Tile> info{};
     info.phase = 0;
-    while (info.phase < Params::kPhases && id >= token_tiles * params.phase[info.phase].row_tiles) {
-        id -= token_tiles * params.phase[info.phase].row_tiles;
+    while (info.phase < Params::kPhases && id >= token_tiles * num_parts<Tile>(params.phase[info.phase])) {
+        id -= token_tiles * num_parts<Tile>(params.phase[info.phase]);
         ++info.phase;
     }
     if (info.phase == Params::kPhases) {
         info.phase = TileInfo::kEnd;
         return info;
     }
-    const int row_tiles = params.phase[info.phase].row_tiles;
+    const int row_tiles = num_parts<Tile>(params.phase[info.phase]);
     // Expert e owns ids [tile_offsets[e] * row_tiles, tile_offsets[e + 1] * row_tiles).
     info.expert = find_expert(storage.tile_offsets, num_experts, id / row_tiles);
     const int first_tile = storage.tile_offsets[info.expert];
@@ -79,6 +184,7 @@ __device__ __forceinline__ TileInfo decode_tile(const SharedStorage<Tile>& stora
     info.token_begin = row_begin + token_tile * width;
     info.tokens = min(width, rows - token_tile * width);
     info.shared_weights = tiles > 1;
+    if constexpr (Tile::kFewTokens) split_k<Tile>(params.phase[info.phase], info);
     if (params.schedule.expert_ids) info.expert = params.schedule.expert_ids[info.expert];
     return info;
 }

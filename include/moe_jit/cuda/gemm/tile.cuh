@@ -7,7 +7,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
+
+#include "moe_jit/cuda/row_list.h"
 
 namespace moe_jit::cuda::gemm {
 
@@ -48,6 +51,7 @@ struct Tile {
     static constexpr int kBoxBytes = kBoxRows * Format::Weights::kRowBytes;
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
+    static constexpr bool kFewTokens = false;
     // Who brings token rows: TMA boxes of neighbouring rows, TMA boxes of one row each, or asynchronous
     // copies.
     static constexpr bool kTokensInOrder = Format::kTokensInOrder;
@@ -101,6 +105,13 @@ struct TileOf<160, Format, kMaxExperts> {
     using type = Tile<Format, kMaxExperts, 2, 2, 1, 64, 80, 96, 112, 128, 144, 160>;
 };
 
+// The same tile in a kernel that is made for few tokens: CTAs may compute parts of K, and the work may come
+// as a list of experts.
+template <class Tile_>
+struct FewTokens : Tile_ {
+    static constexpr bool kFewTokens = true;
+};
+
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.
 struct TileInfo {
     int phase;  // index of the GEMM phase; kEnd: no work is left
@@ -122,6 +133,27 @@ struct TileInfo {
     }
 };
 
+// Part `part` of a tile: `stages` stages of K from `first_stage` on.
+struct TilePart : TileInfo {
+    int part;
+    int first_stage;
+    int stages;
+
+    __device__ __forceinline__ TilePart warp_uniform() const {
+        const auto first = [](int value) { return __shfl_sync(0xffffffffu, value, 0); };
+        return {TileInfo::warp_uniform(), first(part), first(first_stage), first(stages)};
+    }
+};
+
+template <class Tile>
+using WorkOf = std::conditional_t<Tile::kFewTokens, TilePart, TileInfo>;
+
+struct ExpertList {
+    ListedRow expert[kListedRows];  // first rows only
+    int count;
+};
+struct NoExpertList {};
+
 template <class Tile>
 struct alignas(1024) SharedStorage {
     uint8_t weights[Tile::kStages][Tile::kWeightStageBytes];
@@ -129,7 +161,8 @@ struct alignas(1024) SharedStorage {
     alignas(16) uint8_t staging[kMathWarpgroups][std::max(Tile::Format::kStagingBytes, 16)];
     int row_offsets[Tile::kMaxExperts + 1];
     int tile_offsets[Tile::kMaxExperts + 1];
-    TileInfo tile[kTileSlots];
+    WorkOf<Tile> tile[kTileSlots];
+    std::conditional_t<Tile::kFewTokens, ExpertList, NoExpertList> list;
     cutlass::arch::ClusterTransactionBarrier full[Tile::kStages];
     cutlass::arch::ClusterBarrier empty[Tile::kStages];
     cutlass::arch::ClusterBarrier turn[kMathWarpgroups];

@@ -14,6 +14,19 @@ __device__ __forceinline__ int token_row(const PhaseParams& phase, int sorted_ro
     return phase.row_ids ? phase.row_ids[sorted_row] / phase.pairs_per_token : sorted_row;
 }
 
+// Token row of row `i` of a tile.
+template <class Tile, class Params>
+__device__ __forceinline__ int token_row(const SharedStorage<Tile>& storage, const Params& params,
+                                         const TileInfo& info, int i) {
+    const PhaseParams& phase = params.phase[info.phase];
+    if constexpr (Tile::kFewTokens) {
+        if (info.phase == 0 && is_listed<Tile>(params.schedule)) {
+            return __fns(storage.list.expert[info.token_tile].tokens, 0, i + 1);
+        }
+    }
+    return token_row(phase, info.token_begin + i);
+}
+
 // 16-byte asynchronous copy that zero-fills when `valid` is false.
 __device__ __forceinline__ void copy_async_16(uint32_t shared, const void* global, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
@@ -36,35 +49,35 @@ struct CopyGather {
     static constexpr uint32_t kNoRow = ~0u;
 
     // Copy i of thread t moves chunk t % 8 of row t / 8 + i * kRowStep. Sources are offsets in 16-byte units.
-    __device__ static void locate_rows(uint32_t (&source)[kCopies], const PhaseParams& phase,
-                                       const TileInfo& info, int thread) {
+    __device__ static void locate_rows(uint32_t (&source)[kCopies], const Storage& storage,
+                                       const Params& params, const TileInfo& info, int thread) {
 #pragma unroll
         for (int i = 0; i < kCopies; ++i) {
             const int row = thread / 8 + i * kRowStep;
             source[i] = kNoRow;
             if (row < info.tokens) {
-                const uint32_t token = token_row(phase, info.token_begin + row);
-                source[i] = token * (phase.token_pitch / 16) + thread % 8;
+                const uint32_t token = token_row<Tile>(storage, params, info, row);
+                source[i] = token * (params.phase[info.phase].token_pitch / 16) + thread % 8;
             }
         }
     }
 
-    __device__ static void gather(Storage& storage, const Params& params, const TileInfo& info, int thread,
-                                  Ring& ring) {
+    __device__ static void gather(Storage& storage, const Params& params, const WorkOf<Tile>& info,
+                                  int thread, Ring& ring) {
         const PhaseParams& phase = params.phase[info.phase];
         static_assert(kRowStep % 8 == 4, "the swizzle below alternates between two chunks");
         uint32_t source[kCopies];
-        locate_rows(source, phase, info, thread);
+        locate_rows(source, storage, params, info, thread);
         const int row = thread / 8;
         const int chunk = thread % 8;
         const uint32_t target = row * kBlockBytes + ((chunk ^ (row & 7)) * 16);
         const uint4* tokens = reinterpret_cast<const uint4*>(phase.tokens);
-        const int stages = num_stages<Tile>(phase);
+        const int stages = num_stages<Tile>(phase, info);
         for (int s = 0; s < stages; ++s, ring.advance()) {
             storage.empty[ring.slot].wait(ring.phase ^ 1);
 #pragma unroll
             for (int b = 0; b < Tile::kBlocks; ++b) {
-                const int k = (s * Tile::kBlocks + b) * kBlockBytes;
+                const int k = ((first_stage(info) + s) * Tile::kBlocks + b) * kBlockBytes;
                 const uint32_t shared =
                     cute::cast_smem_ptr_to_uint(storage.tokens[ring.slot] + b * Tile::kTokenBlockBytes);
                 const bool in_k = k + chunk * 16 < phase.k_bytes;
@@ -93,13 +106,13 @@ struct TmaGather {
     static constexpr int kWarps = 1;
     static constexpr int kArrivals = 1;
 
-    __device__ static void gather(Storage& storage, const Params& params, const TileInfo& info, int lane,
+    __device__ static void gather(Storage& storage, const Params& params, const WorkOf<Tile>& info, int lane,
                                   Ring& ring) {
         const PhaseParams& phase = params.phase[info.phase];
-        const int row = lane < info.tokens ? token_row(phase, info.token_begin + lane) : 0;
+        const int row = lane < info.tokens ? token_row<Tile>(storage, params, info, lane) : 0;
         // Other CTAs wrote the rows of this phase through the generic proxy.
         if (info.phase > 0) asm volatile("fence.proxy.async;" ::: "memory");
-        const int stages = num_stages<Tile>(phase);
+        const int stages = num_stages<Tile>(phase, info);
         for (int s = 0; s < stages; ++s, ring.advance()) {
             auto& full = storage.full[ring.slot];
             storage.empty[ring.slot].wait(ring.phase ^ 1);
@@ -111,7 +124,7 @@ struct TmaGather {
                     &params.tokens[info.phase], reinterpret_cast<uint64_t*>(&full),
                     static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST),
                     storage.tokens[ring.slot] + b * Tile::kTokenBlockBytes + lane * kBlockBytes,
-                    (s * Tile::kBlocks + b) * kBlockBytes, row);
+                    ((first_stage(info) + s) * Tile::kBlocks + b) * kBlockBytes, row);
             }
         }
     }
@@ -164,7 +177,7 @@ struct TokenProducer {
         RingCursor<kTileSlots> slots;
         while (true) {
             storage.tile_full[slots.slot].wait(slots.phase);
-            const TileInfo info = storage.tile[slots.slot].warp_uniform();
+            const auto info = storage.tile[slots.slot].warp_uniform();
             storage.tile_empty[slots.slot].arrive();
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;

@@ -28,13 +28,13 @@ struct WeightProducer {
         cute::SM90_TMA_LOAD_5D::copy(map, barrier, hint, target, at[0], at[1], at[2], at[3], at[4]);
     }
 
-    __device__ static void stream_tile(Storage& storage, const Params& params, const TileInfo& info,
+    __device__ static void stream_tile(Storage& storage, const Params& params, const WorkOf<Tile>& info,
                                        Ring& ring) {
         // A weight byte that only one tile needs should not displace token rows from L2.
         const uint64_t hint =
             static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
                                                       : cute::TMA::CacheHintSm90::EVICT_FIRST);
-        const int stages = num_stages<Tile>(params.phase[info.phase]);
+        const int stages = num_stages<Tile>(params.phase[info.phase], info);
         for (int s = 0; s < stages; ++s, ring.advance()) {
             storage.empty[ring.slot].wait(ring.phase ^ 1);
             storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes);
@@ -42,7 +42,7 @@ struct WeightProducer {
             for (int block = 0; block < Tile::kBlocks; ++block) {
 #pragma unroll
                 for (int box = 0; box < Tile::kBoxes; ++box) {
-                    load_box(storage, params, info, ring.slot, box, s, block, hint);
+                    load_box(storage, params, info, ring.slot, box, first_stage(info) + s, block, hint);
                 }
             }
         }
@@ -54,8 +54,11 @@ struct WeightProducer {
         Ring ring;
         RingCursor<kTileSlots> slots;
         int claim = first_claim;
+        if constexpr (Tile::kFewTokens) {
+            if (is_listed<Tile>(params.schedule)) await_list(storage, params.schedule);
+        }
         while (true) {
-            const TileInfo info = decode_tile<Tile>(storage, params, __shfl_sync(0xffffffffu, claim, 0));
+            const auto info = decode_tile<Tile>(storage, params, __shfl_sync(0xffffffffu, claim, 0));
             if (elected) {
                 storage.tile_empty[slots.slot].wait(slots.phase ^ 1);
                 storage.tile[slots.slot] = info;

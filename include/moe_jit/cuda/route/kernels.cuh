@@ -1,5 +1,5 @@
-// Routing kernels. Up to 32 tokens one block does everything; beyond, `choose` (experts and per-block counts)
-// is followed by `place` (prefixes and index lists).
+// Routing kernels. Up to 32 tokens one block does everything (few_tokens.cuh: for GEMMs that take a list);
+// beyond, `choose` (experts and per-block counts) is followed by `place` (prefixes and index lists).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,6 +9,7 @@
 
 #include "moe_jit/cuda/launch.h"
 #include "moe_jit/cuda/pdl.cuh"
+#include "moe_jit/cuda/route/few_tokens.cuh"
 #include "moe_jit/cuda/route/row_index.cuh"
 #include "moe_jit/cuda/route/topk.cuh"
 
@@ -34,12 +35,6 @@ __device__ __forceinline__ void zero_counters(const RouteArgs& args) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < args.num_counters; i += gridDim.x * blockDim.x) {
         args.counters[i] = 0;
     }
-}
-
-template <class Policy>
-MOE_JIT_HD MOE_JIT_INLINE int num_groups(const RouteArgs& args) {
-    if constexpr (Policy::kFromLogits) return Policy::kHasGroups && args.n_group > 1 ? args.n_group : 0;
-    return 0;
 }
 
 // Routes the block's tokens, one warp each, and enters them into the index.
@@ -209,6 +204,10 @@ template <class Policy, int kMaxExperts>
 cudaError_t launch_route(const RouteArgs& args, cudaStream_t stream) {
     constexpr int kThreads = kChooseThreads<kMaxExperts>;
     const int num_blocks = num_token_blocks(args.num_tokens);
+    if (args.list != nullptr) {
+        return launch_choosing<Policy, kMaxExperts>(route_few_tokens<Policy, kMaxExperts>, 1, kFewThreads,
+                                                    args, stream);
+    }
     if (num_blocks <= 1) {
         const int num_threads = std::min(kThreads, std::max(256, 32 * args.num_tokens));
         return launch_choosing<Policy, kMaxExperts>(route_in_one_block<Policy, kMaxExperts>, 1, num_threads,

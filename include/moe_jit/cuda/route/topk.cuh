@@ -11,6 +11,12 @@
 
 namespace moe_jit::cuda::route {
 
+template <class Policy>
+MOE_JIT_HD MOE_JIT_INLINE int num_groups(const RouteArgs& args) {
+    if constexpr (Policy::kFromLogits) return Policy::kHasGroups && args.n_group > 1 ? args.n_group : 0;
+    return 0;
+}
+
 // Result of one token; lane r < top_k holds rank r.
 struct Choice {
     int expert;       // global id, -1 = ignored
@@ -84,9 +90,9 @@ __device__ __forceinline__ void scan_lane(const float (&scores)[kKeys], uint32_t
 // a few warp-wide steps whatever kKeys is: the lane that loses its best gets the next one from all lanes
 // together.
 template <int kKeys>
-class Candidates {
+class SharedCandidates {
   public:
-    __device__ Candidates(const uint32_t* key_slots, const uint32_t (&keys)[kKeys], int lane)
+    __device__ SharedCandidates(const uint32_t* key_slots, const uint32_t (&keys)[kKeys], int lane)
         : key_slots_(key_slots), lane_(lane), best_(keys[0]) {
 #pragma unroll
         for (int j = 1; j < kKeys; ++j) {
@@ -143,6 +149,36 @@ class Candidates {
     Mask taken_ = 0;  // of this lane's experts
 };
 
+// The same from registers: shorter for few keys and ranks.
+template <int kKeys>
+class RegisterCandidates {
+  public:
+    __device__ RegisterCandidates(const uint32_t*, const uint32_t (&keys)[kKeys], int lane) : lane_(lane) {
+#pragma unroll
+        for (int j = 0; j < kKeys; ++j) keys_[j] = keys[j];
+    }
+
+    __device__ int take_largest() {
+        uint32_t best = keys_[0];
+#pragma unroll
+        for (int j = 1; j < kKeys; ++j) best = max(best, keys_[j]);
+        const uint32_t top = __reduce_max_sync(kAllLanes, best);
+        unsigned lowest = 0xffffffffu;
+#pragma unroll
+        for (int j = kKeys - 1; j >= 0; --j) lowest = keys_[j] == top ? lane_ + 32 * j : lowest;
+        const unsigned expert = __reduce_min_sync(kAllLanes, lowest);
+#pragma unroll
+        for (int j = 0; j < kKeys; ++j) {
+            keys_[j] = lane_ + 32 * j == expert ? routing::kEmptyKey : keys_[j];
+        }
+        return static_cast<int>(expert);
+    }
+
+  private:
+    unsigned lane_;
+    uint32_t keys_[kKeys];
+};
+
 template <class Policy, int kKeys>
 __device__ __forceinline__ routing::RowStats load_keys(const RouteArgs& args, int token, int lane,
                                                        uint32_t (&keys)[kKeys]) {
@@ -178,16 +214,25 @@ __device__ __forceinline__ uint16_t selected_weight(const RouteArgs& args, int t
     return float_to_bf16(Policy::normalize(weight, sum, {args.scaling_factor, args.norm_topk_prob}));
 }
 
+struct Selection {
+    int expert;  // of rank `lane`
+    routing::RowStats stats;
+};
+
 // `scratch`: scratch_words<kMaxExperts>(n_group) words of this warp.
-template <class Policy, int kMaxExperts>
-__device__ __forceinline__ Choice choose_experts(const RouteArgs& args, int token, int lane,
-                                                 uint32_t* scratch) {
+template <class Policy, int kMaxExperts, template <int> class Candidates = SharedCandidates>
+__device__ __forceinline__ Selection select_experts(const RouteArgs& args, int token, int lane,
+                                                    uint32_t* scratch) {
     constexpr int kKeys = kMaxExperts / 32;
     uint32_t keys[kKeys];
     const routing::RowStats stats = load_keys<Policy>(args, token, lane, keys);
-    __syncwarp();  // the previous token's reads
-    store_keys(keys, lane, scratch);
-    __syncwarp();
+    bool in_scratch = std::is_same_v<Candidates<kKeys>, SharedCandidates<kKeys>>;
+    if constexpr (Policy::kHasGroups) in_scratch |= args.n_group > 1;
+    if (in_scratch) {
+        __syncwarp();  // the previous token's reads
+        store_keys(keys, lane, scratch);
+        __syncwarp();
+    }
     if constexpr (Policy::kHasGroups) {
         if (args.n_group > 1) {
             limit_to_groups(args.num_experts, args.n_group, args.topk_group, lane, scratch,
@@ -201,7 +246,14 @@ __device__ __forceinline__ Choice choose_experts(const RouteArgs& args, int toke
         const int taken = candidates.take_largest();
         expert = lane == rank ? taken : expert;
     }
-    return {expert, selected_weight<Policy>(args, token, lane, expert, stats)};
+    return {expert, stats};
+}
+
+template <class Policy, int kMaxExperts>
+__device__ __forceinline__ Choice choose_experts(const RouteArgs& args, int token, int lane,
+                                                 uint32_t* scratch) {
+    const Selection chosen = select_experts<Policy, kMaxExperts>(args, token, lane, scratch);
+    return {chosen.expert, selected_weight<Policy>(args, token, lane, chosen.expert, chosen.stats)};
 }
 
 // Ids outside [0, num_experts) and repeats of an earlier rank are ignored.
