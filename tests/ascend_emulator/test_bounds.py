@@ -39,6 +39,7 @@ GROUP = 256  # of k
 # Columns, and groups of k with scales of their own: with many rows every sum of a group is stored, once.
 STORED = {
     "int8 by int4, groups of k": (2 * INNER, HIDDEN // GROUP),
+    "int4 by int4, groups of k": (2 * INNER, HIDDEN // GROUP),
     "finalize routing, groups of k": (HIDDEN, INNER // GROUP),
 }
 
@@ -75,7 +76,8 @@ def product(
 
 
 def product_with_int4(x: torch.dtype, k_groups: int = 1) -> Callable[[int], list[LaunchReport]]:
-    """The same with two weights in a byte."""
+    """The same with two weights in a byte; int32 holds eight int4 of x."""
+    packed = x == torch.int32
 
     def run(rows: int) -> list[LaunchReport]:
         n = 2 * INNER
@@ -85,14 +87,16 @@ def product_with_int4(x: torch.dtype, k_groups: int = 1) -> Callable[[int], list
                 "scale": [torch.ones(EXPERTS, k_groups, n, dtype=torch.int64)],
                 "per_token_scale": [torch.ones(rows)],
             }
+        elif packed:
+            tables = {"scale": [torch.ones(EXPERTS, k_groups, n, dtype=torch.uint64)]}
         else:
             names = ("antiquant_scale", "antiquant_offset")
             tables = {name: [torch.ones(EXPERTS, n, dtype=x)] for name in names}
         return launches(
             moe_jit.npu_grouped_matmul,
-            [torch.empty(rows, HIDDEN, dtype=x)],
+            [torch.empty(rows, HIDDEN // 8 if packed else HIDDEN, dtype=x)],
             [torch.empty(EXPERTS, HIDDEN, n // 8, dtype=torch.int32)],
-            output_dtype=torch.bfloat16 if x == torch.int8 else x,
+            output_dtype=x if x.is_floating_point else torch.bfloat16,
             group_list=torch.full((EXPERTS,), rows // EXPERTS),
             group_list_type=1,
             group_type=0,
@@ -161,6 +165,8 @@ KERNELS = {
     ),
     "int8 by int4": product_with_int4(torch.int8),
     "int8 by int4, groups of k": product_with_int4(torch.int8, HIDDEN // GROUP),
+    "int4 by int4": product_with_int4(torch.int32),
+    "int4 by int4, groups of k": product_with_int4(torch.int32, HIDDEN // GROUP),
     "float16 by int4": product_with_int4(torch.float16),
     "bfloat16 by int4": product_with_int4(torch.bfloat16),
     "finalize routing": finalize,
