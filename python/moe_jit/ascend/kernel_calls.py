@@ -42,23 +42,13 @@ def _dequant_swiglu_quant(
     glu_alpha: float,
     glu_bias: float,
 ) -> None:
-    quantisation = quant_offset if quant_scale is None else quant_scale
     groups = GroupListTiling()
     if group_index is not None:
         count = group_index.shape[0]
         groups = GroupListTiling(count, type=group_index.dim(), num_experts=count)
     cores = 2 * launch.num_cores(kind, x.device)
-    sizes: dict[str, Any] = {
-        "x_format": FORMATS[x.dtype],
-        "half": x.shape[1] // 2,
-        "is_grouped": group_index is not None,
-        "bias_format": 0 if bias is None else _BIAS_NUMBERS[bias.dtype],
-        "bias_rows": 1 if bias is None else bias.shape[0],
-        "quant_is_scalar": not dynamic and quantisation is not None and quantisation.shape[1] == 1,
-        "activate_left": activate_left,
-        "dynamic": dynamic,
-        "swiglu_mode": swiglu_mode,
-    }
+    sizes = _sizes(x, bias, quant_offset if quant_scale is None else quant_scale, group_index, dynamic)
+    sizes |= {"activate_left": activate_left, "dynamic": dynamic, "swiglu_mode": swiglu_mode}
 
     def launch_with(tensors: _RowTensors, batch: Batch) -> None:
         plan = tiling.plan_dequant_swiglu_quant(
@@ -87,16 +77,28 @@ def _dequant_swiglu_quant(
         return partial(launch_with, own.like(kind, rows, groups.type, skew))
 
     own = _RowTensors(x, activation_scale, group_index, y, scale)
-    facts = {
-        "operation": "npu_dequant_swiglu_quant",
-        "num_groups": groups.num_groups,
-        "has_bias": bias is not None,
-        "has_quant_scale": quant_scale is not None,
-        "has_quant_offset": quant_offset is not None,
-        **sizes,
-    }
+    given = {"bias": bias, "quant_scale": quant_scale, "quant_offset": quant_offset}
+    facts = {"operation": "npu_dequant_swiglu_quant", "num_groups": groups.num_groups, **sizes}
+    facts |= {f"has_{name}": value is not None for name, value in given.items()}
     launches = tuning.Launches(kind, x.device, facts, candidates, prepare)
     launch_with(own, tuning.tactic_for(max(x.shape[0], 1), launches))
+
+
+def _sizes(
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    quantisation: torch.Tensor | None,
+    group_index: torch.Tensor | None,
+    dynamic: bool,
+) -> dict[str, Any]:
+    return {
+        "x_format": FORMATS[x.dtype],
+        "half": x.shape[1] // 2,
+        "is_grouped": group_index is not None,
+        "bias_format": 0 if bias is None else _BIAS_NUMBERS[bias.dtype],
+        "bias_rows": 1 if bias is None else bias.shape[0],
+        "quant_is_scalar": not dynamic and quantisation is not None and quantisation.shape[1] == 1,
+    }
 
 
 class _RowTensors(NamedTuple):

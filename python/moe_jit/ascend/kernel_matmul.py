@@ -199,14 +199,20 @@ class _RowTensors(NamedTuple):
     per_token_scale: torch.Tensor | None
     group_list: torch.Tensor | None
     y: torch.Tensor
+    logit: torch.Tensor | None = None
+    row_index: torch.Tensor | None = None
+    shared_input: torch.Tensor | None = None
 
     def like(self, where: str, rows: int, groups: GroupListTiling, skew: float) -> _RowTensors:
-        """Others of as many rows, to measure with."""
+        """Others of as many rows, to measure with: each a row of y, without a shared input."""
+        index = self.row_index
         return _RowTensors(
             tuning.rows_like(self.x, rows, where),
             tuning.ones_like(self.per_token_scale, rows),
             tuning.group_list_like(self.group_list, groups.type, rows, skew),
             self.y.new_empty((rows, *self.y.shape[1:])),
+            tuning.ones_like(self.logit, rows),
+            None if index is None else torch.arange(rows, dtype=index.dtype, device=index.device),
         )
 
 
@@ -279,34 +285,33 @@ def finalize_routing(
     }
     entry = "i8_i4" if kind == Kind.INT8_INT4 else "i8"
 
+    shared: dict[str, Any] = {
+        "shared_offset": shared_input_offset,
+        "shared_format": "f32" if shared_input is None else FORMATS[shared_input.dtype],
+        "shared_weight": shared_input_weight,
+    }
+
     def launch_with(tensors: _RowTensors, tile: Tile) -> None:
-        is_own = tensors is own
-        shared = shared_input if is_own else None
         plan = tiling.plan_finalize_routing(
             entry,
             rows=tensors.x.shape[0],
             groups=groups,
             output_rows=tensors.y.shape[0],
-            shared_rows=0 if shared is None else shared.shape[0],
-            shared_offset=shared_input_offset,
-            shared_format="f32" if shared is None else FORMATS[shared.dtype],
-            shared_weight=shared_input_weight,
+            shared_rows=0 if tensors.shared_input is None else tensors.shared_input.shape[0],
             cores=launch.num_cores(where, x.device),
             tile=tile,
+            **shared,
             **sizes,
         )
         arguments = [
             *inputs(x=tensors.x, weight=table, group_list=tensors.group_list, scale=scale[0]),
             *inputs(bias=_parameter(bias, 0), offset=_parameter(offset, 0)),
-            *inputs(per_token_scale=tensors.per_token_scale, shared_input=shared),
-            *inputs(
-                logit=logit if is_own else tuning.ones_like(logit, len(tensors.x)),
-                row_index=row_index if is_own else torch.arange(len(tensors.x)).to(row_index),
-            ),
+            *inputs(per_token_scale=tensors.per_token_scale, shared_input=tensors.shared_input),
+            *inputs(logit=tensors.logit, row_index=tensors.row_index),
             Argument("y", tensors.y, Role.OUTPUT),
         ]
         run(where, plan, x.device, arguments)
 
-    own = _RowTensors(x, per_token_scale, group_list, y)
+    own = _RowTensors(x, per_token_scale, group_list, y, logit, row_index, shared_input)
     facts = {"operation": "npu_grouped_matmul_finalize_routing", "entry": entry, **sizes}
     launch_with(own, _tile(where, entry, own, groups, sizes, facts, launch_with))

@@ -36,7 +36,6 @@ class AntiquantVector {
     using Value = typename AntiquantArithmetic<T>::Type;
 
     __aicore__ inline void init(TPipe& pipe, int32_t columns) {
-        columns_ = columns;
         pipe.InitBuffer(queue_, 1, columns * sizeof(T));
         pipe.InitBuffer(values_, columns * sizeof(Value));
         pipe.InitBuffer(blocks_, columns * kBlockBytes);
@@ -59,8 +58,8 @@ class AntiquantVector {
         vector_barrier();
         queue_.FreeTensor(staged);
     }
-    __aicore__ inline void multiply(AntiquantVector& factors) {
-        Mul(values(), values(), factors.values(), columns_);
+    __aicore__ inline void multiply(AntiquantVector& factors, int32_t columns) {
+        Mul(values(), values(), factors.values(), columns);
         vector_barrier();
     }
     // Makes blocks() of the values.
@@ -75,7 +74,6 @@ class AntiquantVector {
   private:
     TQue<TPosition::VECIN, 1> queue_;
     TBuf<TPosition::VECCALC> values_, blocks_;
-    int32_t columns_ = 0;
 };
 
 // T is half or bfloat16_t. Converted tiles keep the orientation of the weight's memory.
@@ -127,7 +125,7 @@ class WeightConverter {
         scale_.load(scale_table_, first, tile.columns);
         if (offset_table_ != nullptr) {
             offset_.load(offset_table_, first, tile.columns);
-            if constexpr (kFused) offset_.multiply(scale_);
+            if constexpr (kFused) offset_.multiply(scale_, tile.columns);
         }
         if (!transposed()) return;
         scale_.broadcast(tile.columns);
