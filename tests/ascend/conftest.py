@@ -13,18 +13,14 @@ from moe_jit.ascend import launch, npu
 from moe_jit.backends import EMULATOR
 from moe_jit.jit import loader
 
-_FLOATS = "Ascend C kernels multiply float16 and bfloat16"
 _DEPTH = "no Ascend C kernel splits the reduction dimension"
 _DYNAMIC = "npu_dynamic_quant has no Ascend C kernel"
 # Test functions, or parameters and their values. test_emulator.py has the errors.
 _NO_KERNEL = {
-    "name=f32": _FLOATS,
     "recipe=dynamic": _DYNAMIC,
     "test_blocks_packed_after_blocking": "int4 blocks of 4 bytes would have to be copied",
     "test_dynamic_quant": _DYNAMIC,
     "test_dynamic_quant_recipe_bit_by_bit": _DYNAMIC,
-    "test_float32_products_use_all_bits": _FLOATS,
-    "test_outputs_of_different_widths": _FLOATS,
     "test_split_of_the_reduction_dimension": _DEPTH,
     "test_split_of_the_reduction_dimension_with_several_weights": _DEPTH,
 }

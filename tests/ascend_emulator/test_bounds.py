@@ -149,6 +149,7 @@ KERNELS = {
     "int8 to int8": product(torch.int8, torch.int8, torch.int8, scale=torch.int64),
     "int8 to bfloat16": product(torch.int8, torch.int8, torch.bfloat16, scale=torch.float32),
     "bfloat16": product(torch.bfloat16, torch.bfloat16, torch.bfloat16),
+    "float32": product(torch.float32, torch.float32, torch.float32),
     "bfloat16 by int8": product(
         torch.bfloat16,
         torch.int8,
@@ -177,7 +178,7 @@ KERNELS = {
 
 
 def _case(name: str, rows: int) -> Any:
-    counts_for_long = name.startswith("bfloat16 by") and rows == ROWS[-1]
+    counts_for_long = "float16 by" in name and rows == ROWS[-1]
     return pytest.param(name, rows, marks=pytest.mark.slow if counts_for_long else ())
 
 

@@ -55,8 +55,6 @@ def stored(kind: str, weight: torch.Tensor, transposed: bool) -> tuple[torch.Ten
 
 def _variant(kind: Kind, x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> str:
     """The suffix of the kernel's name."""
-    if x.dtype == torch.float32:
-        reject("x", "float16 or bfloat16 where an Ascend kernel multiplies floats", x.dtype)
     names = FORMATS | {torch.int8: "i8"}
     weight_name = "i4" if weight.dtype == torch.int32 else "i8"
     if kind is Kind.FLOAT:

@@ -90,7 +90,7 @@ class Operands(NamedTuple):
     def square(self) -> int:
         """Side of the squares that transposing loads work on, 256 bits; converted weights begin with whole
         blocks of 64."""
-        return 64 if self.converts_weights else 256 // self.bits
+        return 64 if self.converts_weights else max(256 // self.bits, _FRACTAL)
 
 
 _OPERANDS = {
@@ -101,6 +101,7 @@ _OPERANDS = {
     "i8": Operands(8, 4),
     "f16": Operands(16, 2),
     "bf16": Operands(16, 2),
+    "f32": Operands(32, 4),
     "f16_i8": Operands(16, 2, conversion=1.5),
     "bf16_i8": Operands(16, 2, conversion=3.5),
     "f16_i4": Operands(16, 2, conversion=1.5),
@@ -223,6 +224,8 @@ def _cycles(tile: Tile, k: int, segments: int, operands: Operands) -> float:
     """Of one output tile: multiplying, loading, storing or converting, which go on at once."""
     m, n = tile.base_m * operands.pieces, tile.base_n
     multiply = m / _FRACTAL * n / _FRACTAL * k * operands.bits / 256
+    if operands.bits == 32:  # a quarter of the rate of 16 bits
+        multiply *= 2
     load = k * (m * operands.bits / 8 + round_up(n * operands.bits // 8, _LINE)) / _L2_BYTES
     store = segments * m * n * operands.ring_bytes / _STORE_BYTES
     convert = k * n * operands.conversion / 64 / _VECTOR_CORES
@@ -320,8 +323,8 @@ def _workspace(tiling: MatmulTiling, operands: Operands, cores: int) -> int:
 def plan_grouped_matmul(entry_suffix: str, *, cores: int = CHIP.cube_cores, **sizes: object) -> Plan:
     """A launch of npu_grouped_matmul on ``cores`` cube cores and twice as many vector cores.
 
-    ``entry_suffix`` names operands and result: i8_i32, i8_i8, i8_f16, i8_bf16, f16, bf16, f16_i8, bf16_i8,
-    f16_i4, bf16_i4, i8_i4_f16, i8_i4_bf16. ``sizes`` are those of operands and group list; ``tile``
+    ``entry_suffix`` names operands and result: i8_i32, i8_i8, i8_f16, i8_bf16, f16, bf16, f32, f16_i8,
+    bf16_i8, f16_i4, bf16_i4, i8_i4_f16, i8_i4_bf16. ``sizes`` are those of operands and group list; ``tile``
     or ``expected_rows`` (of a group) guide the tiles. Raises ValueError for a tile that does not fit."""
     tiling, workspace = _matmul_tiling(entry_suffix, cores=cores, **sizes)  # type: ignore[arg-type]
     return Plan(f"grouped_matmul_{entry_suffix}", tiling.pack(), cores, workspace)

@@ -31,6 +31,13 @@ struct Float16 {
     static constexpr int32_t kPack = 1, kBlock = 16, kSquare = 16;
 };
 
+struct Float32 {
+    using Carrier = float;
+    using Operand = float;
+    using Accumulator = float;
+    static constexpr int32_t kPack = 1, kBlock = 8, kSquare = 16;
+};
+
 constexpr int32_t kFractal = 16;  // rows (or columns) of a fractal, which has 512 bytes
 constexpr int32_t kFractalBytes = 512;
 
@@ -39,5 +46,10 @@ template <class Format>
 constexpr int32_t kBlockCarriers = kBlockBytes / static_cast<int32_t>(sizeof(typename Format::Carrier));
 template <class Format>
 constexpr int32_t kFractalCarriers = kFractal * kBlockCarriers<Format>;
+template <class Format>
+constexpr int32_t kSquareFractals = Format::kSquare * Format::kSquare / (kFractal * Format::kBlock);
+// Whether the fractals of a square lie side by side, so that weights [k, n] are blocked by k first.
+template <class Format>
+constexpr bool kBlockedByDepth = Format::kBlock < Format::kSquare;
 
 }  // namespace moe_jit::ascend

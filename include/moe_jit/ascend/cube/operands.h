@@ -41,31 +41,36 @@ __aicore__ inline void load_transposed_weights(const LocalTensor<typename Format
     }
 }
 
-// L1 [columns / c0][tile_depth][c0] to L0B: squares are transposed one by one.
+// L1 [columns / c0][tile_depth][c0], or [tile_depth / 16][columns / c0][16][c0] where blocked by depth, to
+// L0B: squares are transposed one by one.
 template <class Format>
 __aicore__ inline void load_weights(const LocalTensor<typename Format::Carrier>& l0b,
                                     const LocalTensor<typename Format::Carrier>& l1,
                                     const ColumnRange& columns, int32_t k, int32_t depth,
                                     int32_t tile_depth) {
-    constexpr int32_t kFractals = Format::kSquare / kFractal;
+    constexpr int32_t kFractals = kSquareFractals<Format>;
     constexpr int32_t kSize = kFractals * kFractalCarriers<Format>;
     const int32_t squares = columns.count / Format::kSquare, steps = ceil_div(depth, Format::kSquare);
-    const int32_t stride = tile_depth / Format::kSquare;
+    const int32_t column_stride = kBlockedByDepth<Format> ? 1 : tile_depth / Format::kSquare;
+    const int32_t depth_stride = kBlockedByDepth<Format> ? columns.all / Format::kSquare : 1;
     for (int32_t i = 0; i < steps; ++i) {
         const auto target = l0b[i * squares * kSize];
-        const auto source = l1[(columns.first / Format::kSquare * stride + k / Format::kSquare + i) * kSize];
+        const auto source =
+            l1[(columns.first / Format::kSquare * column_stride + (k / Format::kSquare + i) * depth_stride) *
+               kSize];
         if constexpr (kFractals == 1) {
             LoadData2DParams load;
             load.repeatTimes = static_cast<uint8_t>(squares);
-            load.srcStride = static_cast<uint16_t>(stride);
+            load.srcStride = static_cast<uint16_t>(column_stride);
             load.ifTranspose = true;
             LoadData(target, source, load);
         } else {
             LoadData2dTransposeParams load;
             load.repeatTimes = static_cast<uint8_t>(squares);
-            load.srcStride = static_cast<uint16_t>(stride);
-            load.dstGap = kFractals - 1;
-            load.dstFracGap = 0;
+            load.srcStride = static_cast<uint16_t>(column_stride);
+            // Fractals of a square follow one another along n, or else along k.
+            load.dstGap = kBlockedByDepth<Format> ? 0 : kFractals - 1;
+            load.dstFracGap = static_cast<uint16_t>(kBlockedByDepth<Format> ? squares - 1 : 0);
             using Operand = typename Format::Operand;
             LoadDataWithTranspose(target.template ReinterpretCast<Operand>(),
                                   source.template ReinterpretCast<Operand>(), load);

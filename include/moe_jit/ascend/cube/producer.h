@@ -92,6 +92,7 @@ class WeightProducer {
         const GlobalTensor<Carrier> matrix = global<Carrier>(weight_, expert * matrix_size());
         switch (layout_) {
             case WeightLayout::kRows:
+                if constexpr (kBlockedByDepth<Format>) return load_by_depth(l1, matrix, tile);
                 return load_blocked(l1, matrix[offset(tile.k, n_, tile.column)], tile.depth,
                                     ceil_div(tile.columns, Format::kPack), n_ / Format::kPack,
                                     round_up(tile.depth, Format::kSquare));
@@ -100,6 +101,7 @@ class WeightProducer {
                                     ceil_div(tile.depth, Format::kPack), k_ / Format::kPack,
                                     round_up(tile.columns, kFractal));
             case WeightLayout::kBlocked:
+                if constexpr (kBlockedByDepth<Format>) return copy_by_depth(l1, matrix, tile);
                 return copy_blocks(l1, matrix, tile.k, tile.depth, round_up(tile.depth, Format::kSquare),
                                    tile.column, tile.columns, k_);
             case WeightLayout::kBlockedTransposed:
@@ -124,6 +126,35 @@ class WeightProducer {
                 return static_cast<int64_t>(round_up(n_, kFractal)) * ceil_div(k_, Format::kBlock) * kLine;
             default:
                 return static_cast<int64_t>(k_) * n_ / Format::kPack;
+        }
+    }
+
+    // [depth / 16][columns / c0][16][c0] in L1, of whole squares. What fills up the last one is not used.
+    __aicore__ inline void load_by_depth(const LocalTensor<Carrier>& l1, const GlobalTensor<Carrier>& matrix,
+                                         const WeightTile& tile) const {
+        const int32_t padded = padded_columns(tile.columns), known = round_up(tile.columns, Format::kBlock);
+        for (int32_t k = 0; k < tile.depth; k += kFractal) {
+            const int32_t rows = least(kFractal, tile.depth - k);
+            const GlobalTensor<Carrier> source = matrix[offset(tile.k + k, n_, tile.column)];
+            load_blocked(l1[k * padded], source, rows, tile.columns, n_, kFractal);
+            if (known == padded) continue;
+            load_blocked(l1[k * padded + known * kFractal], source, rows, least(Format::kBlock, tile.columns),
+                         n_, kFractal);
+        }
+    }
+
+    // The same from [n / c0][k up to 16][c0] in global memory.
+    __aicore__ inline void copy_by_depth(const LocalTensor<Carrier>& l1, const GlobalTensor<Carrier>& matrix,
+                                         const WeightTile& tile) const {
+        const int32_t padded = padded_columns(tile.columns), known = round_up(tile.columns, Format::kBlock);
+        const int32_t stored = round_up(k_, kFractal);
+        const int64_t block = static_cast<int64_t>(tile.column / Format::kBlock) * stored;
+        for (int32_t k = 0; k < tile.depth; k += kFractal) {
+            const GlobalTensor<Carrier> source = matrix[(block + tile.k + k) * kLine];
+            copy_rows(l1[k * padded], source, kFractal, stored, kFractal, tile.columns);
+            if (known < padded) {
+                copy_rows(l1[k * padded + known * kFractal], source, kFractal, stored, kFractal, 1);
+            }
         }
     }
 
