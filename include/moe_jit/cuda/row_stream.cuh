@@ -46,6 +46,11 @@ __device__ __forceinline__ void bulk_copy(void* shared, const void* global, uint
         : "memory");
 }
 
+// Neither reads nor changes what memory holds. Address and size are multiples of 16.
+__device__ __forceinline__ void prefetch_to_l2(const void* global, uint32_t bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+}
+
 }  // namespace detail
 
 // A CTA's share of `count` rows, as even as possible.
@@ -75,6 +80,12 @@ class RowStream {
         if (threadIdx.x != 0) return;
         for (uint64_t& barrier : barriers.full) detail::init_barrier(&barrier);
         detail::fence_barrier_init();
+    }
+
+    // Brings the first of `rows` near, also while it is still being written.
+    __device__ static void prefetch(const void* matrix, uint32_t row_bytes, const RowShare<int>& rows) {
+        if (threadIdx.x != 0) return;
+        detail::prefetch_to_l2(static_cast<const char*>(matrix) + int64_t{rows.first} * row_bytes, row_bytes);
     }
 
     // `slots` has room for kStages rows. Requests the first row; what else is needed before it can be used

@@ -186,6 +186,20 @@ struct StreamStart {
     }
 };
 
+// A CTA's part of what all CTAs soon read.
+__device__ __forceinline__ void prefetch_parameters(const DequantSwigluQuantArgs& args) {
+    constexpr int kLine = 128;
+    const int line = blockIdx.x * blockDim.x + threadIdx.x;
+    const auto prefetch = [&](const void* table, int64_t bytes) {
+        if (table == nullptr || int64_t{line} * kLine >= bytes) return;
+        asm volatile(
+            "prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(table) + int64_t{line} * kLine));
+    };
+    const int64_t groups = max(args.num_groups, 1);
+    prefetch(args.group_index, args.num_groups * (args.groups_are_pairs ? 16 : 8));
+    prefetch(args.weight_scale, groups * 2 * args.half * static_cast<int64_t>(sizeof(float)));
+}
+
 // Zeros for a CTA's share of the rows from `first` on.
 __device__ __forceinline__ void clear_rows(const DequantSwigluQuantArgs& args, int64_t first) {
     if (first == args.rows) return;
@@ -210,14 +224,17 @@ __global__ void __launch_bounds__(kMaxThreads)
     RowStream::init(barriers);
     RowMaximum::init(estimates);
     RowMaximum::init(maxima);
+    const GroupCounts groups{args.group_index, args.num_groups, args.groups_are_pairs};
+    const int rows = static_cast<int>(args.rows);
+    const uint32_t row_bytes = 2 * args.half * sizeof(Storage);
+    const RowShare<int> all = RowShare<int>::of(rows);
+    RowStream::prefetch(args.x, row_bytes, all);
+    prefetch_parameters(args);
     __syncthreads();
     let_dependents_start();
     wait_for_predecessors();
 
-    const GroupCounts groups{args.group_index, args.num_groups, args.groups_are_pairs};
-    const int rows = static_cast<int>(args.rows);
-    const uint32_t row_bytes = 2 * args.half * sizeof(Storage);
-    RowStream stream(barriers, slots, args.x, row_bytes, RowShare<int>::of(rows));
+    RowStream stream(barriers, slots, args.x, row_bytes, all);
     if (threadIdx.x < 32) {
         const auto found = StreamStart::of(groups, rows);
         if (threadIdx.x == 0) start = found;
