@@ -45,6 +45,16 @@ def test_one_token_takes_the_narrowest_tile_that_streams_long_enough() -> None:
     assert default_tile_tokens(with_(hidden_size=4096, intermediate_size=1536)) == TILE_TOKENS[0]
 
 
+def test_one_full_wave_of_wide_tiles_is_taken() -> None:
+    maverick = with_(hidden_size=5120, intermediate_size=8192, top_k=1)  # 128 tiles of 128 rows for 132 SMs
+    assert default_tile_tokens(maverick) == TILE_TOKENS[1]
+    assert default_tile_tokens(dataclasses.replace(maverick, num_tokens=2)) == TILE_TOKENS[0]
+    smaller = dataclasses.replace(maverick, device=Device("cuda", 0, "sm_90a", 78))
+    assert default_tile_tokens(smaller) == TILE_TOKENS[0]
+    shard = with_(hidden_size=7168, intermediate_size=2048, num_experts=256, num_local_experts=32)
+    assert default_tile_tokens(shard) == TILE_TOKENS[0]
+
+
 def test_tile_grows_with_tokens_and_stays_compiled() -> None:
     tiles = [default_tile_tokens(with_(num_tokens=2**i)) for i in range(18)]
     assert tiles == sorted(tiles)

@@ -21,7 +21,7 @@ int64_t expert_counters(int64_t max_rows, int num_local) {
 }
 
 int expert_k_parts(int64_t num_experts_hit, int64_t hidden_size, int64_t intermediate_size) {
-    if constexpr (ExpertTile::kTokens <= 8) {
+    if constexpr (ExpertTile::kFewTokens) {
         constexpr int kStageK = ExpertTile::kBlocks * gemm::kBlockBytes;
         const int64_t row_tiles = (hidden_size + ExpertTile::kRows - 1) / ExpertTile::kRows;
         return k_parts(num_experts_hit * row_tiles, (intermediate_size + kStageK - 1) / kStageK);

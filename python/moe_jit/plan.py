@@ -20,6 +20,9 @@ _FAST_ACCUMULATION_TILES = frozenset({160})
 # Above these the next tile is faster: a full 128-token tile waits for promotion and L2 (benchmarks/NOTES.md).
 _MOST_ROWS = {128: 96}
 _SHORT_K = 1024
+# Weight rows of the second tile, and the share of the SMs that count as all of them.
+_WIDE_ROWS = 128
+_FULL_WAVE = 0.9
 _EXPERT_TIERS = (32, 64, 128, 256, 512, 1024, 2048)
 _LOCAL_EXPERT_TIERS = (512, 2048)
 
@@ -47,6 +50,15 @@ def _tier(value: int, tiers: tuple[int, ...]) -> int:
     return next(tier for tier in tiers if value <= tier)
 
 
+def _is_one_wave(problem: MoEProblem) -> bool:
+    """Whether gemm1's tiles of _WIDE_ROWS give every SM one, under uniform routing of few tokens."""
+    experts = min(
+        problem.num_local_experts, -(-problem.num_pairs * problem.num_local_experts // problem.num_experts)
+    )
+    tiles = experts * -(-problem.gemm1_rows // _WIDE_ROWS)
+    return _FULL_WAVE * problem.device.sm_count <= tiles <= problem.device.sm_count
+
+
 def default_tile_tokens(problem: MoEProblem) -> int:
     """The narrowest token tile that holds nearly every expert's rows, so that weights are read once.
 
@@ -55,10 +67,11 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     """
     mean = problem.num_tokens * problem.top_k / problem.num_experts
     rows = min(mean + 3 * math.sqrt(mean), problem.num_tokens)
-    # The 8-token tile has half as many weight rows: worth its overhead where a tile streams long enough.
+    # The 8-token tile has half as many weight rows: worth its overhead where a tile streams long enough, and
+    # where wide ones would not come out even.
     shortest_k = min(problem.hidden_size, problem.intermediate_size)
     allowed = [t for t in TILE_TOKENS if problem.fast_accum or t not in _FAST_ACCUMULATION_TILES]
-    tiles = allowed if shortest_k > _SHORT_K else allowed[1:]
+    tiles = allowed if shortest_k > _SHORT_K and not _is_one_wave(problem) else allowed[1:]
     return next((tile for tile in tiles if rows <= _MOST_ROWS.get(tile, tile)), tiles[-1])
 
 
