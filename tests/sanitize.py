@@ -47,6 +47,7 @@ Run = Callable[[], None]
 
 # ---- the FP8 layer
 
+LISTED_TOKENS = 5  # the GEMMs start while routing runs
 ONE_BLOCK_TOKENS = 20  # routed by one kernel of one block
 SEVERAL_BLOCK_TOKENS = 70  # routed by two kernels
 ODD_SIZES = {"weight_layout": "w1_w3", "hidden_size": 208, "intermediate_size": 176, "num_local": 5}
@@ -78,8 +79,9 @@ def run_fp8(variant: Variant, case: Case) -> None:
 
 
 def fp8_configurations() -> dict[str, Run]:
-    """Both routing paths and tails in every dimension for each tile; the other kernels once."""
+    """All routing paths and tails in every dimension for each tile; the other kernels once."""
     few = replace(CASE, num_tokens=ONE_BLOCK_TOKENS)
+    listed = replace(CASE, num_tokens=LISTED_TOKENS)
     grouped = replace(CASE, settings={"n_group": 4, "topk_group": 2}, bias_dtype=torch.float32)
     first = Variant(RoutingMethodType.Renormalize, 32, ActivationType.Swiglu, TILE_TOKENS[0])
     routed, deepseek = replace(first, method=None), replace(first, method=RoutingMethodType.DeepSeekV3)
@@ -87,12 +89,18 @@ def fp8_configurations() -> dict[str, Run]:
     for tile in TILE_TOKENS:
         table[f"tile{tile}"] = (replace(first, tile_tokens=tile), replace(CASE, hot_expert=True))
         table[f"tile{tile}-odd"] = (replace(first, tile_tokens=tile), replace(few, **ODD_SIZES, offset=2))
+    for tile in TILE_TOKENS[:2]:
+        odd = replace(listed, **ODD_SIZES, offset=2)
+        table[f"tile{tile}-listed"] = (replace(first, tile_tokens=tile), odd)
     table |= {
         "relu2": (replace(first, activation=ActivationType.Relu2), few),
         "routed": (routed, CASE),
         "routed-few": (routed, replace(few, scale_input=True)),
+        "routed-listed": (routed, replace(listed, scale_input=True)),
+        "parts-of-k": (first, replace(listed, hidden_size=96, intermediate_size=8208, weight_layout="w1_w3")),
         "groups": (deepseek, grouped),
         "groups-few": (deepseek, replace(grouped, num_tokens=ONE_BLOCK_TOKENS)),
+        "groups-listed": (deepseek, replace(grouped, num_tokens=LISTED_TOKENS)),
     }
     return {f"fp8-{name}": partial(run_fp8, *entry) for name, entry in table.items()}
 
