@@ -42,6 +42,33 @@ def test_grouped_matmul(device: str, kernel: Kernel):
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_replay_follows_changed_inputs(kernel: Kernel):
+    inputs = Inputs()
+    counts, sizes = [kernel.tile or 20, 0, 25], kernel.steps(kernel.group + 200, 150)
+    given = on_device(kernel.problem(inputs, counts, *sizes, tail=5).arguments(), "cuda")
+    others = kernel.problem(inputs, counts, *sizes, tail=5).arguments()["x"]
+    with planned_for(kernel):
+        moe_jit.npu_grouped_matmul(**given)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            (y,) = moe_jit.npu_grouped_matmul(**given)
+        for change in ("nothing", "x", "groups", "no rows"):
+            if change == "x":
+                given["x"][0].copy_(others[0])
+            elif change == "groups":
+                given["group_list"].copy_(torch.tensor([3, 9, 1]))
+            elif change == "no rows":
+                given["group_list"].zero_()
+            y.fill_(99)
+            graph.replay()
+            (expected,) = moe_jit.npu_grouped_matmul(**given)
+            assert torch.equal(y, expected), f"{inputs.note}: {change}"
+            assert y.any() == (change != "no rows"), f"{inputs.note}: {change}"
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize("tile", [16, 64, 128])
 def test_finalize_routing_has_the_bits_of_the_cpu(tile: int):
     """One module for each tile; up to 1024 rows are looked for, more are listed in an index."""
