@@ -78,11 +78,12 @@ def _variants() -> list[Variant]:
         (None, 32),
         (METHODS.Renormalize, 1024),
     ]
-    others = [ACTIVATIONS.Relu2, ACTIVATIONS.Geglu, ACTIVATIONS.Gelu, ACTIVATIONS.Identity]
+    gated = [ACTIVATIONS.Swiglu, ACTIVATIONS.Geglu]
+    others = [ACTIVATIONS.Relu2, ACTIVATIONS.Gelu, ACTIVATIONS.Identity]
     variants = []
     for i, (method, experts) in enumerate(routes):
         turn, at = divmod(i, len(TILE_TOKENS))
-        activation = others[at % len(others)] if turn == 1 else ACTIVATIONS.Swiglu
+        activation = others[at % len(others)] if turn == 1 else gated[at % len(gated)]
         variants.append(Variant(method, experts, activation, TILE_TOKENS[at]))
     return variants
 

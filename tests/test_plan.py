@@ -66,7 +66,7 @@ def test_tile_grows_with_tokens_and_stays_compiled() -> None:
 def test_fast_accumulation_can_be_refused(num_tokens: int) -> None:
     refused = with_(num_tokens=num_tokens, fast_accum=False)
     assert not any(tactic.has_fast_accumulation for tactic in candidates(refused))
-    assert default_tactic(with_(num_tokens=num_tokens)).has_fast_accumulation == (num_tokens >= 4096)
+    assert default_tactic(with_(num_tokens=num_tokens)).has_fast_accumulation == (num_tokens >= 1024)
 
 
 @pytest.mark.parametrize("num_tokens", [16, 64, 256, 512])

@@ -65,7 +65,11 @@ ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, int num_sm
     args.output_scale = data<const float>(call.output2_scales_scalar);
     args.layout = static_cast<WeightLayout>(call.weight_layout);
     args.num_tokens = static_cast<int>(call.num_tokens());
-    args.max_rows = layer_shape(call).max_rows();
+    const LayerShape shape = layer_shape(call);
+    args.max_rows = shape.max_rows();
+    // While an expert's rows fit one tile, neighbours in the order share no weights.
+    args.from_both_ends = shape.pairs() <= shape.num_experts * expert_tile_tokens();
+    args.prefetch = call.enable_pdl && ws.list == nullptr && shape.pairs() >= shape.num_experts;
     args.hidden_size = static_cast<int>(call.hidden_size());
     args.intermediate_size = static_cast<int>(call.intermediate_size);
     args.num_local = static_cast<int>(call.local_num_experts);

@@ -19,6 +19,9 @@ TILE_TOKENS = (8, 16, 64, 128, 160)
 _FAST_ACCUMULATION_TILES = frozenset({160})
 # Above these the next tile is faster: a full 128-token tile waits for promotion and L2 (benchmarks/NOTES.md).
 _MOST_ROWS = {128: 96}
+# One of many experts may get most tokens: the widest tile wins 15 % if there is one, and loses 1 % if not.
+_MOST_ROWS_OF_MANY = {128: 86}
+_MANY_EXPERTS = 32
 _SHORT_K = 1024
 # Weight rows of the second tile, and the share of the SMs that count as all of them.
 _WIDE_ROWS = 128
@@ -72,7 +75,8 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     shortest_k = min(problem.hidden_size, problem.intermediate_size)
     allowed = [t for t in TILE_TOKENS if problem.fast_accum or t not in _FAST_ACCUMULATION_TILES]
     tiles = allowed if shortest_k > _SHORT_K and not _is_one_wave(problem) else allowed[1:]
-    return next((tile for tile in tiles if rows <= _MOST_ROWS.get(tile, tile)), tiles[-1])
+    most = _MOST_ROWS_OF_MANY if problem.num_local_experts >= _MANY_EXPERTS else _MOST_ROWS
+    return next((tile for tile in tiles if rows <= most.get(tile, tile)), tiles[-1])
 
 
 def default_tactic(problem: MoEProblem) -> Tactic:

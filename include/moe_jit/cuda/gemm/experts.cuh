@@ -64,7 +64,8 @@ struct Experts {
         params.phase[0].pairs_per_token = a.top_k;
         params.phase[1] = phase(gemm2, a.intermediate, a.k_parts);
         params.schedule = {a.expert_offsets, a.tile_offsets, a.num_local, nullptr,
-                           a.counters,       a.counters + 1, a.list};
+                           a.counters,       a.counters + 1, a.list,      a.from_both_ends};
+        params.prefetch = a.prefetch;
         params.epilogue.head = {a.linear_scale,
                                 a.gate_scale,
                                 a.row_weights,

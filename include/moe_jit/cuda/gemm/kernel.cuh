@@ -191,6 +191,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x == 0) {
         for (const CUtensorMap& map : params.weights)
             cute::prefetch_tma_descriptor(reinterpret_cast<const cute::TmaDescriptor*>(&map));
+        WeightProducer<typename Gemm::Tile, typename Gemm::Params>::prefetch(params);
         Gemm::init_barriers(storage);
     }
     // With a list, routing has zeroed the counters before this kernel could start, and may still run.

@@ -31,6 +31,7 @@ struct Schedule {
     int32_t* next_tile;         // tiles claimed so far
     int32_t* ready;             // per token tile: warpgroups that have stored their part of the phase before
     const ListedRow* list;      // of few tokens: the work, instead of prefix sums; nullptr: none
+    bool from_both_ends;        // a phase's tiles are claimed from its first and its last one in turn
 };
 
 template <int kPhases_>
@@ -40,6 +41,7 @@ struct KernelParams {
     CUtensorMap tokens[kPhases];  // only of tiles that gather by TMA
     PhaseParams phase[kPhases];
     Schedule schedule;
+    bool prefetch;  // the weights of the likely first tiles, while predecessors run
 };
 
 }  // namespace moe_jit::cuda::gemm

@@ -48,7 +48,8 @@ struct Product {
             }
         }
         params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids,
-                           a.counters,    nullptr,        nullptr};
+                           a.counters,    nullptr,        nullptr,      false};
+        params.prefetch = false;
         params.epilogue.head = {Output::params(a), static_cast<typename Output::Rounding::Storage*>(a.y),
                                 a.n};
         params.format = Format::params(a);

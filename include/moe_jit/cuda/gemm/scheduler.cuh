@@ -1,6 +1,7 @@
 // Dynamic tile scheduler. Tiles have one global order: phase by phase, expert by expert, weight-row tile by
-// weight-row tile, token tile by token tile, so that tiles which share weights run side by side. Of few
-// tokens, tiles may be cut into parts of K, and the work may come as a list while routing still runs.
+// weight-row tile, token tile by token tile, so that tiles which share weights run side by side. A phase is
+// claimed from its beginning, or from both ends. Of few tokens, tiles may be cut into parts of K, and the
+// work may come as a list while routing still runs.
 //
 // Every tile is claimed by a CTA that is already running, and a tile of phase p waits only for tiles of phase
 // p - 1, which all come earlier in the order: progress needs no co-residency of CTAs.
@@ -66,6 +67,13 @@ __device__ __forceinline__ int find_expert(const int* tile_offsets, int num_expe
 __device__ __forceinline__ int equal_width(int rows, int tiles) {
     const int share = (rows + tiles - 1) / tiles;
     return (share + 7) & ~7;
+}
+
+// Which of a phase's tiles is claimed as number `id`. From both ends, tiles of an expert with many rows,
+// bound by arithmetic, run beside tiles of others, bound by memory.
+__device__ __forceinline__ int claimed_tile(const Schedule& schedule, int id, int tiles) {
+    if (!schedule.from_both_ends) return id;
+    return id % 2 == 0 ? id / 2 : tiles - 1 - id / 2;
 }
 
 // Parts of a phase's tiles, all row tiles of a token tile together.
@@ -170,6 +178,7 @@ __device__ __forceinline__ WorkOf<Tile> decode_tile(const SharedStorage<Tile>& s
         return info;
     }
     const int row_tiles = num_parts<Tile>(params.phase[info.phase]);
+    id = claimed_tile(params.schedule, id, token_tiles * row_tiles);
     // Expert e owns ids [tile_offsets[e] * row_tiles, tile_offsets[e + 1] * row_tiles).
     info.expert = find_expert(storage.tile_offsets, num_experts, id / row_tiles);
     const int first_tile = storage.tile_offsets[info.expert];

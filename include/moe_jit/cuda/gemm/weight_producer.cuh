@@ -16,10 +16,30 @@ struct WeightProducer {
     using Storage = SharedStorage<Tile>;
     using Ring = RingCursor<Tile::kStages>;
 
+    using Weights = typename Tile::Format::Weights;
+    static constexpr int kPrefetchedStages = 4;
+
+    // Asks L2 for the beginning of tile blockIdx.x, if every expert has one token tile.
+    __device__ static void prefetch(const Params& params) {
+        const PhaseParams& phase = params.phase[0];
+        const int tiles = params.schedule.num_experts * phase.row_tiles;
+        if (!params.prefetch || blockIdx.x >= tiles) return;
+        const int id = claimed_tile(params.schedule, blockIdx.x, tiles);
+        TileInfo info{};
+        info.expert = id / phase.row_tiles;
+        info.row_tile = id % phase.row_tiles;
+        const int blocks = min(kPrefetchedStages, num_stages<Tile>(phase)) * Tile::kBlocks;
+        for (int block = 0; block < blocks; ++block) {
+            for (int box = 0; box < Tile::kBoxes; ++box) {
+                const auto [at] = Weights::template box_origin<Tile>(phase, info, box, block);
+                cute::SM90_TMA_LOAD_5D::PREFETCH::copy(&params.weights[0], at[0], at[1], at[2], at[3], at[4]);
+            }
+        }
+    }
+
     __device__ __forceinline__ static void load_box(Storage& storage, const Params& params,
                                                     const TileInfo& info, int slot, int box, int stage,
                                                     int block, uint64_t hint) {
-        using Weights = typename Tile::Format::Weights;
         const int k_block = stage * Tile::kBlocks + block;
         const auto [at] = Weights::template box_origin<Tile>(params.phase[info.phase], info, box, k_block);
         const CUtensorMap* map = &params.weights[info.phase];
