@@ -130,6 +130,7 @@ KERNELS = [
     Kernel("f16", "nd", 16),
     Kernel("bf16", "transposed", 64),
     Kernel("bf16", "nz", 160),
+    Kernel("bf16", "nd", 128),
     Kernel("f16", "transposed", 160),
     Kernel("f16-i8", "nd", 16),
     Kernel("bf16-i8", "transposed", 64, offset=True),

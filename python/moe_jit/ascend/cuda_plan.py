@@ -26,8 +26,8 @@ _K_ORDER = 16  # elements of k that launch_order_pairs() orders at a time
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
 _TILES = (16, 64, 128, 160)
-# Measured for int8 (benchmarks/NOTES.md): tiles of alternating warpgroups are faster than those of 160 unless
-# weights [e, k, n] meet a long k.
+# Measured (benchmarks/NOTES.md): tiles of alternating warpgroups are faster than those of 160 for a short
+# k, and for int8 weights that are transposed.
 _ALTERNATING_TILES = (16, 64, 128)
 _LONG_K = 4096
 # Weights that are converted keep both math warpgroups on a tile, see Format::kTileWarpgroups.
@@ -149,7 +149,8 @@ def _float(r: Request, p: Parameters) -> TensorCoreProduct | None:
         return None
     element = _ELEMENT[r.x[0].dtype]
     layout = "RowsOfK" if r.weight.transposed else _layout(r)
-    return TensorCoreProduct(f"Float16Formats<{element}>::{layout}", f"FloatOutput<{element}>", _SHARED_TILES)
+    tiles = _SHARED_TILES if r.weight.k[0] >= _LONG_K else _ALTERNATING_TILES
+    return TensorCoreProduct(f"Float16Formats<{element}>::{layout}", f"FloatOutput<{element}>", tiles)
 
 
 def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
@@ -166,7 +167,8 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     form = "Single" if groups == 1 else f"Groups{length}" if length in _SHORT_GROUPS else "Groups"
     form += "" if p.antiquant_offset is None else "Offset"
     name = f"{'RowsOf' if r.weight.transposed else _layout(r)}{bits}<{element}>::{form}"
-    return TensorCoreProduct(name, f"FloatOutput<{element}>", _SHARED_TILES)
+    output = "AntiquantOutput" if form == "Single" else "FloatOutput"
+    return TensorCoreProduct(name, f"{output}<{element}>", _SHARED_TILES)
 
 
 def _scaled(p: Parameters) -> str:

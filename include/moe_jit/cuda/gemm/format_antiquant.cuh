@@ -1,6 +1,6 @@
 // 16-bit activations and int8 or int4 weights that become 16-bit in registers: (w + offset) * scale, rounded
 // as moe_jit/core/antiquant.h says, with the scale and offset of the column, or of the column and a group of
-// k.
+// k. A scale of the column alone multiplies the sum instead.
 #pragma once
 
 #include <algorithm>
@@ -142,6 +142,8 @@ struct Antiquantised : ProductFormat<float, 16> {
     using Weights = Weights_;
     static constexpr bool kSlabs = Weights::kSlabs;
     static constexpr int kTileWarpgroups = 2;
+    // The weights themselves are multiplied, which are exact; AntiquantOutput scales their sums.
+    static constexpr bool kScaledSums = kGroupSteps == 0 && !kOffset;
     // Columns in the 16 bits of n that a thread gets of each k, and units that they belong to.
     static constexpr int kHeld = 16 / kBits;
     static constexpr int kSharedUnits = kHeld / 2;
@@ -185,8 +187,8 @@ struct Antiquantised : ProductFormat<float, 16> {
                 at_[i] = static_cast<int64_t>(info.expert) * params.groups * params.columns +
                          (column < params.columns ? column : 0);
             }
-            fetch();
-            if constexpr (kGroupSteps == 0) {
+            if constexpr (!kScaledSums) fetch();
+            if constexpr (kGroupSteps == 0 && !kScaledSums) {
                 take_stage();
                 use_group(0);
             }
@@ -323,7 +325,9 @@ struct Antiquantised : ProductFormat<float, 16> {
         }
 
         __device__ __forceinline__ uint32_t scaled(uint32_t pair, int i, int c) const {
-            if constexpr (kOffset) {
+            if constexpr (kScaledSums) {
+                return pair;
+            } else if constexpr (kOffset) {
                 return dequantise<Element>(pair, scale_[i][c], offset_[i][c]);
             } else {
                 return Pair<Element>::mul(pair, scale_[i][c]);

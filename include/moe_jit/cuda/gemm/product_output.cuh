@@ -157,6 +157,33 @@ struct FloatOutput {
     }
 };
 
+// sum * the scale of the column's weights + bias, rounded once.
+template <class Format>
+struct AntiquantOutput {
+    using Rounding = Format;
+    using Params = ProductOutputParams;
+    static Params params(const ProductArgs& args) {
+        Params params = product_output_params(args);
+        params.scale = args.antiquant_scale;
+        return params;
+    }
+    struct Channel {
+        float scale, bias;
+    };
+    using Token = NoToken;
+    static constexpr int kChannelRegisters = 2;
+
+    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
+                                                      int64_t columns) {
+        const int64_t index = expert * columns + column;
+        return {channel_value(params.scale, index, 1.0f), channel_value(params.bias, index, -0.0f)};
+    }
+    __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
+    __device__ __forceinline__ static float value(float sum, const Channel& channel, const Token&) {
+        return fp32::add(fp32::mul(sum, channel.scale), channel.bias);
+    }
+};
+
 // (sum + bias + row sum of x * offset) * token scale, of int4 weights. A sum that is still an integer is
 // first multiplied with the scale, fp32 bits used as fp19.
 template <class Format>
