@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from support.ascend import Inputs
 from support.matmul import ROWS, Problem, stored_weight
 
 import moe_jit
+from moe_jit.ascend import matmul_tiling, tiling
 from moe_jit.reference import ascend as reference
 
 pytestmark = pytest.mark.ascend_emulator
@@ -111,6 +113,32 @@ def test_groups_and_cores(name: str, num_groups: int) -> None:
     problem = Problem(inputs, ROWS[name], counts, tail=2, bias=name == INT4, **size)
     index = inputs.integers(rows, low=0, high=min(rows, 9) - 1, dtype=torch.int64)
     check(problem, arguments(problem, index, logit=inputs.normal(rows), output_bs=min(rows, 9)))
+
+
+@pytest.mark.parametrize("tiles", [1, 3])
+def test_slabs_of_columns(tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of a slab between the products of the next one, of less and of more tiles than shares."""
+    monkeypatch.setattr(matmul_tiling, "_SLAB_TILES", tiles)
+    inputs = Inputs()
+    problem = Problem(inputs, ROWS[INT8], [1000, 0, 1191, 2], k=32, n=1312, tail=6, bias=False)
+    rows = 2199
+    index = inputs.integers(rows, low=0, high=70, dtype=torch.int64)
+    shared = {"shared_input": inputs.normal(5, 1312, dtype=torch.bfloat16), "shared_input_weight": 0.5}
+    given = arguments(problem, index, logit=inputs.normal(rows), output_bs=71, **shared)
+    on_cpu = moe_jit.npu_grouped_matmul_finalize_routing(**given)
+    for cores in (1, 3):
+        with moe_jit.ascend.emulator_report() as report:
+            assert torch.equal(on_emulator(given, cores), on_cpu), inputs.note
+        assert len(report.launches) == 1
+
+
+@pytest.mark.parametrize(("rows", "slabs"), [(64, 1), (1024, 1), (8192, 4)])
+def test_slabs_have_tiles_enough(rows: int, slabs: int) -> None:
+    plan = tiling.plan_finalize_routing("i8", output_rows=rows, rows=rows, k=2048, n=7168, cores=24)
+    words = struct.unpack("<28i", plan.tiling)
+    width, base_n = words[27], words[5]
+    assert width % base_n == 0
+    assert -(-7168 // width) == slabs
 
 
 def test_more_rows_than_are_searched_at_a_time() -> None:

@@ -71,11 +71,10 @@ class WeighedFinish {
     RowBlocks row_factor_, logit_;
 };
 
-// On the vector cores, after their part of the products.
-__aicore__ inline void combine_products(const FinalizeArguments& given, const FinalizeTiling& tiling,
-                                        Address products) {
-    PipeBarrier<PIPE_ALL>();
-    SyncAll<true>();
+// Sums of the products' columns [begin, end) by the vector cores: the part-th of `parts` shares of the rows.
+__aicore__ inline void combine_columns(const FinalizeArguments& given, const FinalizeTiling& tiling,
+                                       Address products, int32_t begin, int32_t end, int32_t part,
+                                       int32_t parts) {
     TPipe pipe;
     GroupCursor groups(given.group_list, tiling.matmul.groups, tiling.matmul.rows);
     Group group;
@@ -83,8 +82,83 @@ __aicore__ inline void combine_products(const FinalizeArguments& given, const Fi
     }
     RowCombiner combiner(pipe, tiling, products, given.shared_input, given.row_index, given.y);
     combiner.run(groups.end(), static_cast<int32_t>(GetBlockIdx()),
-                 static_cast<int32_t>(GetBlockNum()) * kVectorCores);
+                 static_cast<int32_t>(GetBlockNum()) * kVectorCores, begin, end, part, parts);
+    PipeBarrier<PIPE_ALL>();
+    pipe.Reset();
 }
+
+// When all vector cores have written their products.
+__aicore__ inline void await_products() {
+    PipeBarrier<PIPE_ALL>();
+    SyncAll<true>();
+}
+
+// On the vector cores, after their part of the products.
+__aicore__ inline void combine_products(const FinalizeArguments& given, const FinalizeTiling& tiling,
+                                        Address products) {
+    await_products();
+    combine_columns(given, tiling, products, 0, tiling.matmul.n, 0, 1);
+}
+
+// The vector cores' part with int8 weights: a slab of columns is summed, share by share, between the tiles of
+// the next one, while the cube cores go on.
+class SlabEpilogue {
+  public:
+    __aicore__ inline SlabEpilogue(const FinalizeArguments& given, const FinalizeTiling& tiling,
+                                   Address products)
+        : given_(given),
+          tiling_(tiling),
+          products_(products),
+          ring_(result_ring<int32_t>(given.workspace, tiling.matmul)),
+          tiles_(given.group_list, tiling.matmul, cube_index(), static_cast<int32_t>(GetBlockNum()),
+                 tiling.slab_columns) {}
+
+    __aicore__ inline void run() {
+        has_tile_ = tiles_.next(tile_);
+        const int32_t n = tiling_.matmul.n, width = tiling_.slab_columns;
+        for (int32_t slab = 0; slab < n; slab += width) {
+            int32_t part = slab == 0 ? kParts : 0;
+            while (has_tile_ && tile_.column < slab + width) {
+                run_tiles(slab + width, slab == 0 ? kAllTiles : kTiles);
+                if (part < kParts) combine(slab - width, part++);
+            }
+            while (part < kParts) combine(slab - width, part++);
+            await_products();
+        }
+        const int32_t last = (n - 1) / width * width;
+        combine_columns(given_, tiling_, products_, last, n, 0, 1);
+    }
+
+  private:
+    static constexpr int32_t kParts = 4, kTiles = 4;  // of a slab; that are finished between two parts
+    static constexpr int32_t kAllTiles = 0x7fffffff;
+
+    __aicore__ inline void combine(int32_t slab, int32_t part) {
+        combine_columns(given_, tiling_, products_, slab, slab + tiling_.slab_columns, part, kParts);
+    }
+
+    // Up to `most` tiles of columns below `end`.
+    __aicore__ inline void run_tiles(int32_t end, int32_t most) {
+        TPipe pipe;
+        WeighedFinish finish(pipe, tiling_.matmul, given_, products_);
+        DequantEpilogue<WeighedFinish> epilogue(pipe, tiling_.matmul, finish);
+        for (int32_t i = 0; i < most && has_tile_ && tile_.column < end; ++i) {
+            epilogue.run(tile_, ring_.receive(), own_rows(tile_.rows));
+            ring_.release();
+            has_tile_ = tiles_.next(tile_);
+        }
+        PipeBarrier<PIPE_ALL>();
+        pipe.Reset();
+    }
+
+    FinalizeArguments given_;
+    FinalizeTiling tiling_;
+    Address products_;
+    ResultRing ring_;
+    TileCursor tiles_;
+    Tile tile_;
+    bool has_tile_ = false;
+};
 
 class FinalizeRouting {
   public:
@@ -98,18 +172,10 @@ class FinalizeRouting {
         const Address products = given_.workspace + GetBlockNum() * matmul.stages * slot;
         if ASCEND_IS_AIC {
             TPipe pipe;
-            run_int8_cube(pipe, given_.matmul(), matmul, nullptr);
+            run_int8_cube(pipe, given_.matmul(), matmul, nullptr, tiling_.slab_columns);
         }
         if ASCEND_IS_AIV {
-            {
-                TPipe pipe;
-                WeighedFinish finish(pipe, matmul, given_, products);
-                DequantEpilogue<WeighedFinish> epilogue(pipe, matmul, finish);
-                run_epilogue(given_.matmul(), matmul, result_ring<int32_t>(given_.workspace, matmul),
-                             epilogue);
-                pipe.Reset();
-            }
-            combine_products(given_, tiling_, products);
+            SlabEpilogue(given_, tiling_, products).run();
         }
     }
 

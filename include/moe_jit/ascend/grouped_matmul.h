@@ -158,12 +158,13 @@ __aicore__ inline void store_to_ring(Mainloop<Format>& product, const Weights& w
 
 // The cube core's part of an int8 product whose sums (with an int32 bias, if any) go to the vector cores.
 __aicore__ inline void run_int8_cube(TPipe& pipe, const MatmulArguments& given, const MatmulTiling& tiling,
-                                     Address bias) {
+                                     Address bias, int32_t slab_columns = 0) {
     Mainloop<Int8> product(pipe, tiling);
     const ActivationProducer<Int8> activations(given.x, tiling.k);
     WeightProducer<Int8> weights(given.weight, tiling);
     ResultRing ring = result_ring<int32_t>(given.workspace, tiling);
-    TileCursor tiles(given.group_list, tiling, cube_index(), static_cast<int32_t>(GetBlockNum()));
+    TileCursor tiles(given.group_list, tiling, cube_index(), static_cast<int32_t>(GetBlockNum()),
+                     slab_columns);
     Tile tile;
     while (tiles.next(tile)) {
         product.begin(activations, weights, tile, Depth{0, tiling.k}, bias);

@@ -79,12 +79,16 @@ struct Tile {
 };
 
 // Tiles of all groups in one sequence, dealt out to the cores in turn, so that small groups idle none. Tiles
-// that share a weight follow one another.
+// that share a weight follow one another; slabs of columns follow one another with all their groups.
 class TileCursor {
   public:
-    __aicore__ inline TileCursor(Address list, const MatmulTiling& tiling, int32_t core, int32_t num_cores)
-        : groups_(list, tiling.groups, tiling.rows),
+    // `slab_columns`: of a slab, a multiple of base_n; 0: all are one.
+    __aicore__ inline TileCursor(Address list, const MatmulTiling& tiling, int32_t core, int32_t num_cores,
+                                 int32_t slab_columns = 0)
+        : all_groups_(list, tiling.groups, tiling.rows),
+          groups_(all_groups_),
           n_(tiling.n),
+          slab_columns_(slab_columns == 0 ? tiling.n : slab_columns),
           base_m_(tiling.base_m),
           base_n_(tiling.base_n),
           position_(core),
@@ -94,26 +98,31 @@ class TileCursor {
         while (position_ >= group_tiles_) {
             position_ -= group_tiles_;
             group_tiles_ = 0;
-            if (!groups_.next(group_)) return false;
+            if (!groups_.next(group_)) {
+                slab_ += slab_columns_;
+                if (slab_ >= n_) return false;
+                groups_ = all_groups_;
+                continue;
+            }
             row_tiles_ = ceil_div(group_.count, base_m_);
-            group_tiles_ = row_tiles_ * ceil_div(n_, base_n_);
+            group_tiles_ = row_tiles_ * ceil_div(least(slab_columns_, n_ - slab_), base_n_);
         }
         const int32_t first_row = position_ % row_tiles_ * base_m_;
         tile.expert = group_.expert;
         tile.row = group_.begin + first_row;
         tile.rows = least(base_m_, group_.count - first_row);
-        tile.column = position_ / row_tiles_ * base_n_;
+        tile.column = slab_ + position_ / row_tiles_ * base_n_;
         tile.columns = least(base_n_, n_ - tile.column);
         position_ += num_cores_;
         return true;
     }
 
   private:
-    GroupCursor groups_;
+    GroupCursor all_groups_, groups_;
     Group group_;
-    int32_t n_, base_m_, base_n_;
+    int32_t n_, slab_columns_, base_m_, base_n_;
     int32_t position_, num_cores_;
-    int32_t row_tiles_ = 0, group_tiles_ = 0;
+    int32_t row_tiles_ = 0, group_tiles_ = 0, slab_ = 0;
 };
 
 }  // namespace moe_jit::ascend

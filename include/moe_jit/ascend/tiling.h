@@ -46,7 +46,7 @@ struct FinalizeTiling {
     float shared_weight;
     int32_t row_index_is_int64;
     int32_t combine_columns;  // columns of the output that are accumulated at a time
-    int32_t reserved;
+    int32_t slab_columns;     // int8: columns that are summed while the next ones are multiplied
 };
 
 struct DequantSwigluQuantTiling {

@@ -68,7 +68,7 @@ class FinalizeTiling(Struct):
     shared_weight: float
     row_index_is_int64: int
     combine_columns: int
-    reserved: int
+    slab_columns: int
 
 
 class Operands(NamedTuple):
@@ -330,6 +330,16 @@ def plan_grouped_matmul(entry_suffix: str, *, cores: int = CHIP.cube_cores, **si
     return Plan(f"grouped_matmul_{entry_suffix}", tiling.pack(), cores, workspace)
 
 
+_SLAB_TILES = 16  # of a core, at least: between them the slab before is summed
+
+
+def _slab_columns(tiling: MatmulTiling, cores: int) -> int:
+    """Columns that are summed at a time: all, or a quarter if that has enough tiles."""
+    tiles = -(-tiling.rows // tiling.base_m) * -(-tiling.n // tiling.base_n) // cores
+    slabs = min(max(tiles // _SLAB_TILES, 1), 4)
+    return round_up(-(-tiling.n // slabs), tiling.base_n)
+
+
 _SHARED_FORMATS = {"f32": 0, "f16": 1, "bf16": 2}
 
 
@@ -356,7 +366,7 @@ def plan_finalize_routing(
         shared_weight=float(shared_weight),
         row_index_is_int64=int(row_index_is_int64),
         combine_columns=min(round_up(matmul.n, 8), 4096),
-        reserved=0,
+        slab_columns=_slab_columns(matmul, cores) if entry_suffix == "i8" else matmul.n,
     )
     products = round_up(4 * matmul.rows * matmul.n, 512)
     return Plan(f"grouped_matmul_finalize_routing_{entry_suffix}", tiling.pack(), cores, workspace + products)

@@ -101,11 +101,19 @@ class RowCombiner {
         pipe.InitBuffer(out_, 2, tiling.combine_columns * sizeof(float));
     }
 
-    __aicore__ inline void run(int32_t num_rows, int32_t core, int32_t num_cores) {
-        for (int32_t first = 0; first == 0 || first < num_rows; first += RowFinder::kBlockRows) {
+    // Of this core's output rows the part-th of `parts` shares, in columns [begin, end).
+    __aicore__ inline void run(int32_t num_rows, int32_t core, int32_t num_cores, int32_t begin, int32_t end,
+                               int32_t part, int32_t parts) {
+        begin_ = begin;
+        end_ = end;
+        const int32_t targets = ceil_div(tiling_.output_rows - core, num_cores);
+        const int32_t from = core + targets * part / parts * num_cores;
+        const int32_t to = core + targets * (part + 1) / parts * num_cores;
+        for (int32_t first = 0; from < to && (first == 0 || first < num_rows);
+             first += RowFinder::kBlockRows) {
             finder_.load(first, least(RowFinder::kBlockRows, num_rows - first));
             if (first > 0) await_stores();
-            for (int32_t target = core; target < tiling_.output_rows; target += num_cores) {
+            for (int32_t target = from; target < to; target += num_cores) {
                 const int32_t count = finder_.find(target);
                 if (count > 0 || first == 0) combine(target, first, count);
                 finder_.done();
@@ -123,8 +131,8 @@ class RowCombiner {
 
     __aicore__ inline void combine(int32_t target, int32_t first, int32_t count) {
         const int32_t n = tiling_.matmul.n;
-        for (int32_t column = 0; column < n; column += tiling_.combine_columns) {
-            const int32_t columns = least(tiling_.combine_columns, n - column);
+        for (int32_t column = begin_; column < end_; column += tiling_.combine_columns) {
+            const int32_t columns = least(tiling_.combine_columns, end_ - column);
             const int64_t place = static_cast<int64_t>(target) * n + column;
             LocalTensor<float> sums = out_.AllocTensor<float>();
             first == 0 ? begin(sums, target, column, columns) : copy(sums, global<float>(y_, place), columns);
@@ -190,6 +198,7 @@ class RowCombiner {
     RowFinder finder_;
     TQue<TPosition::VECIN, 1> in_;
     TQue<TPosition::VECOUT, 1> out_;
+    int32_t begin_ = 0, end_ = 0;
 };
 
 }  // namespace moe_jit::ascend
