@@ -140,7 +140,8 @@ def main(
     directory = out / f"{date.today()}-{gpu}-{facts['commit']}-int"
     directory.mkdir(parents=True, exist_ok=True)
     roofs = measure_roofs()
-    facts |= {"rates_per_second": roofs._asdict(), "command": sys.argv[1:]}
+    asked = {"families": families, "rows": rows, "rival_rows": rival_rows, "layouts": layouts}
+    facts |= {"rates_per_second": roofs._asdict(), "asked": asked}
     (directory / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
     results: list[Row] = []
     try:
