@@ -25,8 +25,8 @@ constexpr int64_t expected_experts(int64_t pairs, int64_t num_experts, int64_t n
     return std::min(num_local, (pairs * num_local + num_experts - 1) / num_experts);
 }
 
-// Tiles of GEMM2, 64 rows and 256 of K per stage: Llama4-Maverick, Mixtral, Qwen3-235B and DeepSeek-V3 at one
-// token.
-static_assert(k_parts(80, 32) == 4 && k_parts(128, 56) == 4 && k_parts(512, 6) == 1 && k_parts(896, 8) == 1);
+// GEMM2 at one token: Llama4-Maverick, whose tiles have 128 rows and 128 of K per stage; Mixtral, Qwen3-235B
+// and DeepSeek-V3 with 64 rows and 256 of K.
+static_assert(k_parts(40, 64) == 4 && k_parts(128, 56) == 4 && k_parts(512, 6) == 1 && k_parts(896, 8) == 1);
 
 }  // namespace moe_jit
