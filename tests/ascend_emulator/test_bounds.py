@@ -30,10 +30,6 @@ CHAIN = "chain"
 OWN = {
     ("swiglu of int32", ROWS[0]): (CHAIN, 1.4),
     ("swiglu of bfloat16", ROWS[0]): (CHAIN, 2.0),
-    # Four bits become sixteen in the L2 cache, on the only way from the vector cores to the cube.
-    ("float16 by int4", ROWS[0]): ("MTE2", 1.6),
-    # 3.5 instructions for 64 weights: (w + offset) * scale is rounded once to fp32 and once to bfloat16.
-    ("bfloat16 by int4", ROWS[0]): ("V", 2.1),
 }
 GROUP = 256  # of k
 # Columns, and groups of k with scales of their own: with many rows every sum of a group is stored, once.

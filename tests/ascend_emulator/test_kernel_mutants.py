@@ -32,6 +32,8 @@ KEPT = "PipeBarrier<PIPE_ALL>();"
 # Where a file's kernels are tested: files of tests, and a selection.
 TESTS = {
     "antiquant": ("test_grouped_matmul.py", "(rows_and_layouts or antiquant) and bf16"),
+    "antiquant/digits.h": ("../ascend_emulator/test_kernels_matmul.py", "digits"),
+    "antiquant/digit_matmul.h": ("../ascend_emulator/test_kernels_matmul.py", "digits"),
     "cube/column_table.h": ("../ascend_emulator/test_kernels_matmul.py", "small_tiles and i8-i8"),
     "cube": ("test_grouped_matmul.py", "(rows_and_layouts or odd_sizes) and i8-i32"),
     "dequant_swiglu_quant.h": ("test_dequant_swiglu_quant.py", "not dynamic_quant"),

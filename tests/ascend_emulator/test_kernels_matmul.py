@@ -26,7 +26,7 @@ def sizes(name: str, layout: str) -> dict[str, int]:
     if row.x == I8 and row.w == INT4:
         return {"k": 320, "n": 192 if layout == "nz" else 72}
     if row.w == INT4:
-        return {"k": 192, "n": 72}
+        return {"k": 192 if row.x == INT4 else 184, "n": 72}
     return {"k": 75, "n": 61}
 
 
@@ -112,6 +112,50 @@ def test_int4_weights_that_become_int8_with_the_largest_sums(value: int) -> None
     y = on_emulator(problem, cores=2)
     problem.check(y)
     assert torch.equal(y, problem.call()[0]), inputs.note
+
+
+DIGIT_ROWS = ["f16-i4", "bf16-i4"]
+DIGIT_TILES = [Tile(16, 64, 128, 64, digits=True), Tile(16, 256, 512, 512, digits=True)]
+
+
+@pytest.mark.parametrize("options", [{}, {"k_groups": 3}, {"offset": True}, {"k_groups": 6, "offset": True}])
+@pytest.mark.parametrize("layout", ["nd", "nz", "transposed"])
+@pytest.mark.parametrize("tile", DIGIT_TILES)
+@pytest.mark.parametrize("name", DIGIT_ROWS)
+def test_activations_that_become_digits(
+    name: str, tile: Tile, layout: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few rows times int4 weights, which are multiplied as they are stored; any order of the cores."""
+    monkeypatch.setattr(matmul_tiling, "choose_tile", lambda *_: tile)
+    inputs = Inputs()
+    counts, bias = [33, 0, inputs.random.randint(1, 20)], inputs.random.random() < 0.5
+    n = inputs.random.choice((128, 320)) if layout == "nz" else inputs.random.choice((72, 136, 264))
+    problem = Problem(inputs, ROWS[name], counts, 384, n, tail=3, layout=layout, bias=bias, **options)
+    first = on_emulator(problem, cores=1)
+    problem.check(first)
+    assert torch.equal(on_emulator(problem, cores=3, seed=inputs.random.randrange(1000)), first), inputs.note
+
+
+@pytest.mark.parametrize("name", DIGIT_ROWS)
+def test_digits_of_any_magnitude(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows over the whole range of the format, each with numbers of quite different sizes; rows of zeros;
+    more columns than the vector core has at a time. Only rows that are not finite become NaN."""
+    monkeypatch.setattr(matmul_tiling, "choose_tile", lambda *_: DIGIT_TILES[1])
+    inputs = Inputs()
+    problem = Problem(inputs, ROWS[name], [9, 7], 4096 + 64, 64, bias=False, offset=True)
+    exponents = torch.arange(-14, 2).double() if name == "f16-i4" else torch.linspace(-80, 100, 16)
+    sizes = 2.0 ** inputs.integers(16, problem.k, low=-6, high=6).double()
+    problem.x = (problem.x.double() * sizes * 2.0 ** exponents.double()[:, None]).to(ROWS[name].x)
+    problem.x[3] = 0
+    problem.check(on_emulator(problem, cores=2))
+    whole = problem.x.clone()
+    problem.x[2, 5], problem.x[8, -1], problem.x[12, 4099] = float("inf"), float("nan"), float("-inf")
+    y = on_emulator(problem, cores=2)
+    bad = torch.zeros(16, dtype=torch.bool)
+    bad[[2, 8, 12]] = True
+    assert y[bad].isnan().all(), inputs.note
+    problem.x = whole
+    assert torch.equal(y[~bad], on_emulator(problem, cores=2)[~bad]), inputs.note
 
 
 @pytest.mark.parametrize("num_groups", [1, 5, 64])

@@ -62,7 +62,7 @@ def test_every_candidate_fits_the_chip(entry: str) -> None:
         groups, cores, has_bias = rng.randint(0, 64), rng.randint(1, 24), pieces == 2
         candidates += tiling.tiles_to_measure(entry, rows, k, n, groups, cores, has_bias=has_bias)
         for tile in candidates:
-            matmul_tiling.check_tile(tile, matmul_tiling._operands(entry, pieces, tile.widens))
+            matmul_tiling.check_tile(tile, matmul_tiling._operands(entry, pieces, tile))
             assert tile.l1_k - tile.l0_k < max(k, tile.l0_k), (seed, tile)
 
 
@@ -100,6 +100,24 @@ def test_weights_are_widened_where_storing_sums_would_take_longest() -> None:
     assert not widens(8192, 1)
     assert not widens(8192, 14)
     assert not widens(8192, 28, "i4_bf16")
+
+
+@pytest.mark.parametrize("entry", ["f16_i4", "bf16_i4"])
+def test_few_activations_become_digits(entry: str) -> None:
+    """While eight rows of int4 for each of x multiply in the time that the weights take to arrive."""
+
+    def becomes_digits(rows: int, k: int = 7168) -> bool:
+        return matmul_tiling.choose_tile(entry, rows, k, 4096, 8, 24).digits
+
+    assert [becomes_digits(rows) for rows in (8, 32, 256, 512, 8192)] == [True, True, True, False, False]
+    assert not becomes_digits(32, 7168 - 32)
+    assert tiling.plan_grouped_matmul(entry, rows=8, k=7168, n=4096).entry.endswith("_digits")
+
+
+def test_the_last_wave_of_tiles_counts() -> None:
+    """128 tiles of 256 columns leave most of 24 cores idle at the end; 256 narrower ones do not."""
+    assert matmul_tiling.choose_tile("bf16", 1024, 7168, 4096, 8, 24).base_n == 128
+    assert matmul_tiling.choose_tile("bf16", 1024, 7168, 4096, 8, 16).base_n == 256
 
 
 def test_expected_rows_decide_the_height() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import moe_jit
+from moe_jit import backends
 from moe_jit.ascend.formats import pack_int4
 from moe_jit.reference import ascend as reference
 from support.ascend import Inputs
@@ -93,6 +94,7 @@ class Problem:
     x: torch.Tensor = field(init=False)
     w: torch.Tensor = field(init=False)
     parameters: dict[str, torch.Tensor] = field(init=False)
+    backend: str = field(default=backends.AUTO, init=False)  # of the last call
 
     def __post_init__(self) -> None:
         rows, experts = sum(self.counts) + self.tail, len(self.counts)
@@ -176,6 +178,7 @@ class Problem:
         return scale
 
     def call(self, kind: str = "counts", **changes: Any) -> list[torch.Tensor]:
+        self.backend = backends.chosen().name
         with poisoned_allocations():
             return moe_jit.npu_grouped_matmul(**(self.arguments(kind) | changes))
 
@@ -186,9 +189,13 @@ class Problem:
         return [(e, end - count, end) for e, (count, end) in enumerate(zip(self.counts, ends, strict=True))]
 
     def may_scale_sums(self, device: str) -> bool:
-        """A GPU may scale the exact sums of a column, so that weights are not rounded."""
-        one_group = self.k_groups == 1 and not self.offset
-        return "antiquant_scale" in self.parameters and one_group and device == "cuda"
+        """A GPU may scale the exact sums of a column, and an Ascend kernel those of any group of int4
+        weights, so that weights are not rounded."""
+        if "antiquant_scale" not in self.parameters:
+            return False
+        if self.backend == backends.EMULATOR:
+            return self.row.w == INT4
+        return device == "cuda" and self.k_groups == 1 and not self.offset
 
     def expected(self, rounded: bool = True) -> reference.Product:
         """``rounded``: dequantised weights are, to 16 bits."""
@@ -206,10 +213,9 @@ class Problem:
             for name, value in self.parameters.items()
         }
         if row.x in (F16, BF16, F32):
-            if row.w != row.x and rounded:
-                w = reference.dequantised_weight(w, one["antiquant_scale"], one.get("antiquant_offset"))
-            elif row.w != row.x:
-                w = w.double() * one["antiquant_scale"].double()
+            if row.w != row.x:
+                tables = one["antiquant_scale"], one.get("antiquant_offset")
+                w = reference.dequantised_weight(w, *tables, rounded=rounded)
             return reference.float_product(x, w, one.get("bias"))
         if row.w == INT4:
             scale = one["scale"].reshape(-1, self.n)

@@ -27,14 +27,16 @@ class WeightLayout(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Rows and columns of an output tile, the depth of its operands in L1 and in L0, and whether int4 weights
-    become int8 for int8 x: what is chosen for speed alone."""
+    """Rows and columns of an output tile, the depth of its operands in L1 and in L0, whether int4 weights
+    become int8 for int8 x, and whether 16-bit x becomes int4 digits for int4 weights: what is chosen for
+    speed alone."""
 
     base_m: int
     base_n: int
     l1_k: int
     l0_k: int
     widens: bool = False
+    digits: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,15 @@ class FinalizeTiling(Struct):
 
 class Operands(NamedTuple):
     """Bits of the operands in the matrix unit, bytes of a result in the ring, rows of it for a row of x, and
-    vector instructions that make 64 weights operands (0: they are used as they are stored), and whether the
-    vector cores widen weights from int4 to int8."""
+    vector instructions that make 64 weights operands (0: they are used as they are stored), whether the
+    vector cores widen weights from int4 to int8, and bits of a weight in memory if they are others."""
 
     bits: int
     ring_bytes: int
     pieces: int = 1
     conversion: float = 0.0
     widens_weights: bool = False
+    stored_bits: int = 0
 
     @property
     def converts_weights(self) -> bool:
@@ -102,20 +105,22 @@ _OPERANDS = {
     "f16": Operands(16, 2),
     "bf16": Operands(16, 2),
     "f32": Operands(32, 4),
-    "f16_i8": Operands(16, 2, conversion=1.5),
-    "bf16_i8": Operands(16, 2, conversion=3.5),
-    "f16_i4": Operands(16, 2, conversion=1.5),
-    "bf16_i4": Operands(16, 2, conversion=3.5),
+    "f16_i8": Operands(16, 2, conversion=1.5, stored_bits=8),
+    "bf16_i8": Operands(16, 2, conversion=3.5, stored_bits=8),
+    "f16_i4": Operands(16, 2, conversion=1.5, stored_bits=4),
+    "bf16_i4": Operands(16, 2, conversion=3.5, stored_bits=4),
     "i8_i4_f16": Operands(4, 4, 2),
     "i8_i4_bf16": Operands(4, 4, 2),
     "i8_i4": Operands(4, 4, 2),
     "i4_f16": Operands(4, 4),
     "i4_bf16": Operands(4, 4),
 }
-_WIDENED = Operands(8, 4, widens_weights=True)
+_WIDENED = Operands(8, 4, widens_weights=True, stored_bits=4)
 _WIDENED_DEPTH = 256  # of a segment: sums of its int4 weights are exact in fp16
 _WIDENED_BLOCK = 64
-
+_DIGITS = Operands(4, 4, 8)
+_DIGIT_ENTRIES = ("f16_i4", "bf16_i4")
+_DIGIT_BLOCK = 64  # of k: segments are whole blocks
 
 _CHUNK_K = 256  # of converted weights: small chunks fill the pipeline soon, and the L2 cache little
 
@@ -172,11 +177,19 @@ def candidates(
         if base_n == 64 or n > base_n // 2:
             yield _deepest(min(most, height), base_n, k, operands)
     segment = k // segments
+    if entry in _DIGIT_ENTRIES and segment % _DIGIT_BLOCK == 0:
+        yield from (replace(tile, digits=True) for tile in _digit_tiles(segment, n))
     if operands.pieces == 1 or segments == 1 or segment > _WIDENED_DEPTH or segment % _WIDENED_BLOCK:
         return
     for most, base_n in ((256, 128), (128, 128)):
         tile = _deepest(min(most, height), base_n, segment, _WIDENED)
         yield replace(tile, l1_k=round_up(segment, tile.l0_k), widens=True)
+
+
+def _digit_tiles(segment: int, n: int) -> Iterator[Tile]:
+    for base_n in (256, 128, 64):
+        if base_n == 64 or n > base_n // 2:
+            yield _deepest(_FRACTAL, base_n, segment, _DIGITS)
 
 
 def tiles_to_measure(
@@ -209,20 +222,26 @@ def _pieces(has_bias: bool) -> int:
     return 2 if has_bias else 3
 
 
-def _operands(entry: str, pieces: int | None, widens: bool = False) -> Operands:
-    operands = _WIDENED if widens else _OPERANDS[entry]
+def _operands(entry: str, pieces: int | None, tile: Tile | None = None) -> Operands:
+    """``pieces``: of a row of int8 x."""
+    if tile is not None and tile.digits:
+        return _DIGITS
+    operands = _WIDENED if tile is not None and tile.widens else _OPERANDS[entry]
     return operands if pieces is None or operands.pieces == 1 else operands._replace(pieces=pieces)
 
 
+_MEMORY_BYTES = 889  # in a cycle, of all cores together
 _L2_BYTES, _STORE_BYTES = 110, 86  # of a core in a cycle: what it reads from the L2 cache, and writes
 _VECTOR_CORES = 2  # of a cube core
 _LINE = 128  # bytes in which global memory is read: a row of a narrow weight tile takes one
 _WIDEN, _ADD_UP = 3 / 128, 3 / 64  # cycles of two vector cores for a widened weight, and for a scaled sum
+_SPLIT = 31 / 64  # of a vector core for the digits of a value
 
 
-def _cycles(tile: Tile, k: int, segments: int, operands: Operands) -> float:
-    """Of one output tile: multiplying, loading, storing or converting, which go on at once."""
-    m, n = tile.base_m * operands.pieces, tile.base_n
+def _cycles(tile: Tile, rows: int, k: int, segments: int, operands: Operands) -> float:
+    """Of one output tile with so many rows: multiplying, loading, storing or converting, which go on at
+    once."""
+    m, n = round_up(min(rows, tile.base_m) * operands.pieces, _FRACTAL), tile.base_n
     multiply = m / _FRACTAL * n / _FRACTAL * k * operands.bits / 256
     if operands.bits == 32:  # a quarter of the rate of 16 bits
         multiply *= 2
@@ -245,15 +264,22 @@ def choose_tile(
     pieces: int | None = None,
     segments: int = 1,
 ) -> Tile:
-    """The tile with which the busiest core is done first; of equal ones the widest."""
+    """The tile with which the last core is done first; of equal ones the widest."""
     groups = max(num_groups, 1)
     expected = expected_rows or -(-rows // groups)
 
-    def busiest(tile: Tile) -> float:
-        tiles = min(groups, max(rows, 1)) * -(-expected // tile.base_m) * -(-n // tile.base_n)
-        return -(-tiles // cores) * _cycles(tile, k, segments, _operands(entry, pieces, tile.widens))
+    def estimate(tile: Tile) -> float:
+        operands = _operands(entry, pieces, tile)
+        row_tiles, column_tiles = -(-expected // tile.base_m), -(-n // tile.base_n)
+        tiles = min(groups, max(rows, 1)) * row_tiles * column_tiles
+        one = _cycles(tile, expected, k, segments, operands)
+        weights = k * tile.base_n * (operands.stored_bits or operands.bits) / 8 / row_tiles
+        memory = weights / _MEMORY_BYTES  # of a tile, if tiles of the same columns share their weights
+        full, rest = divmod(tiles, cores)
+        split = -(-rows // (cores * _VECTOR_CORES)) * k * _SPLIT if tile.digits else 0.0
+        return split + full * max(one, cores * memory) + (max(one, rest * memory) if rest else 0.0)
 
-    return min(candidates(entry, k, n, expected, pieces=pieces, segments=segments), key=busiest)
+    return min(candidates(entry, k, n, expected, pieces=pieces, segments=segments), key=estimate)
 
 
 def _matmul_tiling(
@@ -278,7 +304,7 @@ def _matmul_tiling(
     pieces = _pieces(has_bias)
     groups = groups or GroupListTiling()
     chosen = tile or choose_tile(entry, rows, k, n, groups.num_groups, cores, expected_rows, pieces, segments)
-    operands = _operands(entry, pieces, chosen.widens)
+    operands = _operands(entry, pieces, chosen)
     if operands.bits == 4:
         segment = k // segments
         l0_k = min(chosen.l0_k, round_up(segment, operands.square))
@@ -317,7 +343,8 @@ def _workspace(tiling: MatmulTiling, operands: Operands, cores: int) -> int:
     elif operands.bits != 4:
         return ring
     split = tiling.rows * tiling.pieces * tiling.k // 2
-    return ring + round_up(split, 512) + round_up(4 * tiling.rows, 512)
+    row_sums = 4 * tiling.rows * (tiling.segments if operands is _DIGITS else 0)
+    return ring + round_up(split, 512) + round_up(4 * tiling.rows, 512) + row_sums
 
 
 def plan_grouped_matmul(entry_suffix: str, *, cores: int = CHIP.cube_cores, **sizes: object) -> Plan:
@@ -327,7 +354,8 @@ def plan_grouped_matmul(entry_suffix: str, *, cores: int = CHIP.cube_cores, **si
     bf16_i8, f16_i4, bf16_i4, i8_i4_f16, i8_i4_bf16. ``sizes`` are those of operands and group list; ``tile``
     or ``expected_rows`` (of a group) guide the tiles. Raises ValueError for a tile that does not fit."""
     tiling, workspace = _matmul_tiling(entry_suffix, cores=cores, **sizes)  # type: ignore[arg-type]
-    return Plan(f"grouped_matmul_{entry_suffix}", tiling.pack(), cores, workspace)
+    entry = f"{entry_suffix}_digits" if tiling.pieces == _DIGITS.pieces else entry_suffix
+    return Plan(f"grouped_matmul_{entry}", tiling.pack(), cores, workspace)
 
 
 _SLAB_TILES = 16  # of a core, at least: between them the slab before is summed

@@ -94,10 +94,11 @@ class LaunchRunner(Generic[T]):
         self._launches, self._skew = launches, skew
 
     def compile(self, choices: Mapping[int, Sequence[T]]) -> None:
-        """One module serves all tactics."""
+        """The tactics of one number of rows use all modules that there are."""
         rows = min(choices)
         with self.at(rows) as measure:
-            measure(choices[rows][0])
+            for tactic in choices[rows]:
+                measure(tactic)
 
     @contextmanager
     def at(self, num_tokens: int) -> Iterator[Callable[[T], float]]:

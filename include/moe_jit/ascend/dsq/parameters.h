@@ -1,6 +1,7 @@
 // Parameters of a group of rows: loaded once for each group, or for each part of a row that is too wide.
 #pragma once
 
+#include "moe_jit/ascend/vector/alternate.h"
 #include "moe_jit/ascend/vector/transfer.h"
 
 namespace moe_jit::ascend::dsq {
@@ -9,29 +10,6 @@ namespace moe_jit::ascend::dsq {
 struct Columns {
     int32_t first, count, pitch;
 };
-
-// Same-sized unsigned integers, in which gathers are defined for every type.
-template <uint32_t kBytes>
-struct Bits;
-template <>
-struct Bits<2> {
-    using Type = uint16_t;
-};
-template <>
-struct Bits<4> {
-    using Type = uint32_t;
-};
-
-// Elements 0, 2, 4, ... (kOdd: 1, 3, 5, ...) of `count` pairs.
-template <bool kOdd, class T>
-__aicore__ inline void gather_alternate(const LocalTensor<T>& out, const LocalTensor<T>& pairs,
-                                        int32_t count) {
-    using Word = typename Bits<sizeof(T)>::Type;
-    constexpr uint8_t kPattern = kOdd ? 2 : 1;
-    uint64_t gathered = 0;
-    GatherMask(out.template ReinterpretCast<Word>(), pairs.template ReinterpretCast<Word>(), kPattern, true,
-               static_cast<uint32_t>(2 * count), GatherMaskParams(1, 1, 0, 0), gathered);
-}
 
 // fp32 of any parameter type but int32, which stays.
 template <class Out, class T>

@@ -41,16 +41,57 @@ class PackedScale {
     TBuf<TPosition::VECCALC> values_, mask_;
 };
 
+// Sums of exact pieces (split.h): one integer, then times the segment's scale.
+class PieceSums {
+  public:
+    __aicore__ inline PieceSums(TPipe& pipe, const MatmulTiling& tiling, Address scale)
+        : tiling_(tiling), scale_table_(scale) {
+        scale_.init(pipe, tiling.base_n);
+    }
+
+    __aicore__ inline void begin(const Tile& tile, int32_t segment) {
+        const int64_t row = static_cast<int64_t>(tile.expert) * tiling_.segments + segment;
+        scale_.load(scale_table_, row * tiling_.n + tile.column, tile.columns);
+    }
+
+    // `values` becomes what it was with the piece's `sums`, which are lost.
+    __aicore__ inline void include(const FloatTile& values, const LocalTensor<int32_t>& sums, int32_t piece) {
+        const LocalTensor<int32_t> whole = values.values.template ReinterpretCast<int32_t>();
+        const int32_t pieces = sum_rows(tiling_);
+        if (pieces == 1) {
+            Cast(values.values, sums, RoundMode::CAST_NONE, values.size());
+        } else if (piece == 0) {
+            Muls(whole, sums, piece_weight(piece), values.size());
+        } else {
+            Muls(sums, sums, piece_weight(piece), values.size());
+            vector_barrier();
+            Add(whole, whole, sums, values.size());
+        }
+        vector_barrier();
+        if (pieces == 1 || piece + 1 < pieces) return;
+        Cast(values.values, whole, RoundMode::CAST_NONE, values.size());
+        vector_barrier();
+    }
+    __aicore__ inline void scale(const FloatTile& values, const Tile&, int32_t, int32_t) {
+        multiply_columns(values, scale_.values());
+    }
+
+  private:
+    MatmulTiling tiling_;
+    Address scale_table_;
+    PackedScale scale_;
+};
+
 // Adds the scaled sums of a tile's segments up in fp32, in their order; then Finish as in DequantEpilogue.
-// finish.scratch(): kSlab values that no call of it leaves behind.
-template <class Finish>
+// finish.scratch(): kSlab values that no call of it leaves behind. Sums: begin(tile, segment), then for some
+// rows include(values, sums, piece) for all pieces in order and scale(values, tile, segment, row).
+template <class Finish, class Sums = PieceSums>
 class SegmentEpilogue {
   public:
-    __aicore__ inline SegmentEpilogue(TPipe& pipe, const MatmulTiling& tiling, Address scale, Finish& finish)
-        : finish_(finish), tiling_(tiling), scale_table_(scale) {
+    __aicore__ inline SegmentEpilogue(TPipe& pipe, const MatmulTiling& tiling, Sums& sums, Finish& finish)
+        : finish_(finish), terms_(sums), tiling_(tiling) {
         pipe.InitBuffer(sums_, 2, kSlab * sizeof(int32_t));
         pipe.InitBuffer(totals_, ceil_div(tiling.base_m, kVectorCores) * tiling.base_n * sizeof(float));
-        scale_.init(pipe, tiling.base_n);
     }
 
     // One segment after the other, each from a slot of the ring.
@@ -63,11 +104,18 @@ class SegmentEpilogue {
             Duplicate(totals, 0.0f, range.count * pitch);
             vector_barrier();
         }
-        const int64_t row = static_cast<int64_t>(tile.expert) * tiling_.segments + segment;
-        scale_.load(scale_table_, row * tiling_.n + tile.column, tile.columns);
+        terms_.begin(tile, segment);
         for (int32_t done = 0; done < range.count; done += most) {
-            const int32_t rows = least(most, range.count - done);
-            add_rows_of(totals[done * pitch], tile, slot, range.first + done, rows);
+            const int32_t rows = least(most, range.count - done), row = range.first + done;
+            const FloatTile values{finish_.scratch(), rows, pitch};
+            for (int32_t piece = 0; piece < sum_rows(tiling_); ++piece) {
+                LocalTensor<int32_t> sums = load(tile, slot, row, rows, piece);
+                terms_.include(values, sums, piece);
+                sums_.FreeTensor(sums);
+            }
+            terms_.scale(values, tile, segment, row);
+            Add(totals[done * pitch], totals[done * pitch], values.values, values.size());
+            vector_barrier();
         }
     }
 
@@ -85,34 +133,6 @@ class SegmentEpilogue {
     }
 
   private:
-    __aicore__ inline void add_rows_of(const LocalTensor<float>& totals, const Tile& tile, Address slot,
-                                       int32_t row, int32_t rows) {
-        const FloatTile values{finish_.scratch(), rows, round_up(tile.columns, kFloatLanes)};
-        const LocalTensor<int32_t> whole = values.values.template ReinterpretCast<int32_t>();
-        const int32_t pieces = sum_rows(tiling_);
-        for (int32_t piece = 0; piece < pieces; ++piece) {
-            LocalTensor<int32_t> sums = load(tile, slot, row, rows, piece);
-            if (pieces == 1) {
-                Cast(values.values, sums, RoundMode::CAST_NONE, values.size());
-            } else if (piece == 0) {
-                Muls(whole, sums, piece_weight(piece), values.size());
-            } else {
-                Muls(sums, sums, piece_weight(piece), values.size());
-                vector_barrier();
-                Add(whole, whole, sums, values.size());
-            }
-            vector_barrier();
-            sums_.FreeTensor(sums);
-        }
-        if (pieces > 1) {
-            Cast(values.values, whole, RoundMode::CAST_NONE, values.size());
-            vector_barrier();
-        }
-        multiply_columns(values, scale_.values());
-        Add(totals, totals, values.values, values.size());
-        vector_barrier();
-    }
-
     __aicore__ inline LocalTensor<int32_t> load(const Tile& tile, Address slot, int32_t row, int32_t rows,
                                                 int32_t piece) {
         const int32_t pieces = sum_rows(tiling_);
@@ -125,11 +145,10 @@ class SegmentEpilogue {
     }
 
     Finish& finish_;
+    Sums& terms_;
     MatmulTiling tiling_;
-    Address scale_table_;
     TQue<TPosition::VECIN, 1> sums_;
     TBuf<TPosition::VECCALC> totals_;
-    PackedScale scale_;
 };
 
 // What follows the scaled sums; null where absent.

@@ -133,13 +133,21 @@ __aicore__ inline void run_int4_cube(TPipe& pipe, const MatmulTiling& tiling, co
 }
 
 // Adds the cursor's next segment up.
-template <class Finish>
-__aicore__ inline void add_next_segment(SegmentEpilogue<Finish>& epilogue, SegmentCursor& cursor,
-                                        ResultRing& ring) {
+template <class Epilogue>
+__aicore__ inline void add_next_segment(Epilogue& epilogue, SegmentCursor& cursor, ResultRing& ring) {
     cursor.next();
     epilogue.add(cursor.tile(), cursor.segment(), ring.receive());
     ring.release();
     if (cursor.is_last()) epilogue.finish(cursor.tile());
+}
+
+template <class Sums, class Finish>
+__aicore__ inline void add_all_segments(TPipe& pipe, const MatmulTiling& tiling, Address group_list,
+                                        const Int4Workspace& workspace, Sums& sums, Finish& finish) {
+    SegmentEpilogue<Finish, Sums> epilogue(pipe, tiling, sums, finish);
+    ResultRing results = workspace.result_ring();
+    SegmentCursor ahead(group_list, tiling), adding = ahead;
+    while (ahead.next()) add_next_segment(epilogue, adding, results);
 }
 
 // The vector cores' part where the weights become int8, some segments ahead of the sums: each core converts
@@ -150,7 +158,8 @@ class WidenedVector {
     __aicore__ inline WidenedVector(TPipe& pipe, const MatmulTiling& tiling, const Int4Operands& given,
                                     const Int4Workspace& workspace, Finish& finish)
         : finish_(finish),
-          epilogue_(pipe, tiling, given.scale, finish),
+          sums_(pipe, tiling, given.scale),
+          epilogue_(pipe, tiling, sums_, finish),
           widener_(pipe, tiling, given.weight, given.shifts),
           weights_(workspace.weight_ring()),
           results_(workspace.result_ring()),
@@ -191,6 +200,7 @@ class WidenedVector {
     }
 
     Finish& finish_;
+    PieceSums sums_;
     SegmentEpilogue<Finish> epilogue_;
     WeightWidener widener_;
     WeightRing weights_;
@@ -207,10 +217,8 @@ __aicore__ inline void run_int4_vector(TPipe& pipe, const MatmulTiling& tiling, 
         WidenedVector<Finish>(pipe, tiling, given, workspace, finish).run();
         return;
     }
-    SegmentEpilogue<Finish> epilogue(pipe, tiling, given.scale, finish);
-    ResultRing results = workspace.result_ring();
-    SegmentCursor ahead(given.group_list, tiling), adding = ahead;
-    while (ahead.next()) add_next_segment(epilogue, adding, results);
+    PieceSums sums(pipe, tiling, given.scale);
+    add_all_segments(pipe, tiling, given.group_list, workspace, sums, finish);
 }
 
 // Out: half or bfloat16_t.

@@ -21,10 +21,9 @@ class ColumnVector {
     __aicore__ inline LocalTensor<float> values(int32_t i = 0) {
         return values_.Get<float>()[static_cast<uint32_t>(i * columns_)];
     }
-
-  private:
+    // T is float, half or bfloat16_t.
     template <class T>
-    __aicore__ inline void load_as(Address table, int64_t first, int32_t columns, int32_t i) {
+    __aicore__ inline void load_as(Address table, int64_t first, int32_t columns, int32_t i = 0) {
         LocalTensor<T> staged = queue_.AllocTensor<T>();
         load_vector(staged, global<T>(table, first), columns);
         queue_.EnQue(staged);
@@ -39,6 +38,7 @@ class ColumnVector {
         queue_.FreeTensor(staged);
     }
 
+  private:
     TQue<TPosition::VECIN, 1> queue_;
     TBuf<TPosition::VECCALC> values_;
     int32_t columns_ = 0;

@@ -33,16 +33,18 @@ def float_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 
 def dequantised_weight(
-    weight: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None
+    weight: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None, rounded: bool = True
 ) -> torch.Tensor:
     """(weight + offset) * scale in the dtype of ``scale`` [n] or [G, n]: float16 rounds both
-    operations, bfloat16 only the result."""
+    operations, bfloat16 only the result. Not ``rounded``: in float64."""
     rows = weight.shape[0] // scale.reshape(-1, weight.shape[1]).shape[0]
 
     def spread(value: torch.Tensor) -> torch.Tensor:
         return value.reshape(-1, weight.shape[1]).repeat_interleave(rows, dim=0)
 
     shift = torch.zeros_like(scale) if offset is None else offset
+    if not rounded:
+        return (weight.double() + spread(shift).double()) * spread(scale).double()
     if scale.dtype == torch.float16:
         return (weight.half() + spread(shift)) * spread(scale)
     return ((weight.float() + spread(shift).float()) * spread(scale).float()).bfloat16()
