@@ -9,7 +9,7 @@ using namespace swiglu;
 
 bool can_stream(const DequantSwigluQuantArgs& args) {
     const int x_bytes = args.x_element == Element::kI32 ? 4 : 2;
-    return args.dynamic && args.half * x_bytes % 16 == 0 && args.half <= kResults * kMaxThreads &&
+    return args.dynamic && args.half * x_bytes % 16 == 0 && args.half <= kThreadResults * kMaxThreads &&
            args.rows <= RowStream::kMaxRows && args.glu.bias * args.glu.bias <= kLargestSquares &&
            are_aligned({args.x, args.weight_scale, args.bias, args.quant_scale, args.y});
 }
@@ -18,7 +18,11 @@ template <class X, GluMode kMode>
 cudaError_t launch_for(const DequantSwigluQuantArgs& args, cudaStream_t stream) {
     if (!can_stream(args)) return launch_rows(direct_kernel<X, kMode>, args, kDirectThreads, 0, stream);
     const int64_t slots = int64_t{RowStream::kStages} * 2 * args.half * sizeof(typename X::Storage);
-    return launch_rows(streamed_kernel<X, kMode>, args, threads_for(args.half, kResults), slots, stream);
+    if (args.half > 32 * kThreadResults && args.half <= 32 * kWarpResults) {
+        return launch_rows(streamed_kernel<X, kMode, kWarpResults>, args, 32, slots, stream);
+    }
+    return launch_rows(streamed_kernel<X, kMode, kThreadResults>, args,
+                       threads_for(args.half, kThreadResults), slots, stream);
 }
 
 template <class X>

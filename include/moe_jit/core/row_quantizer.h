@@ -18,9 +18,8 @@ struct RowQuantizer {
     float factor;
 
     MOE_JIT_HD static MOE_JIT_INLINE RowQuantizer of(QuantRecipe recipe, float amax, float largest) {
-        const float scale = recipe == QuantRecipe::kMultiplyByReciprocal
-                                ? fp32::div(amax, largest)
-                                : fp32::mul(amax, fp32::div(1.0f, largest));
+        const float scale = recipe == QuantRecipe::kMultiplyByReciprocal ? fp32::div(amax, largest)
+                                                                         : fp32::mul(amax, 1.0f / largest);
         if (!(scale > 0.0f)) return {QuantRecipe::kMultiplyByRatio, 0.0f, 0.0f};
         switch (recipe) {
             case QuantRecipe::kDivideByScale:

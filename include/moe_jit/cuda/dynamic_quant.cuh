@@ -81,16 +81,16 @@ __global__ void __launch_bounds__(kMaxThreads)
     using Storage = typename X::Storage;
     extern __shared__ __align__(128) char slots[];
     __shared__ RowStream::Barriers barriers;
-    __shared__ RowMaximum::Storage maxima;
+    __shared__ RowMaxima<1>::Storage maxima;
     RowStream::init(barriers);
-    RowMaximum::init(maxima);
+    RowMaxima<1>::init(maxima);
     __syncthreads();
     let_dependents_start();
     wait_for_predecessors();
 
     const auto share = RowShare<int>::of(static_cast<int>(args.rows));
     RowStream stream(barriers, slots, args.x, args.width * sizeof(Storage), share);
-    RowMaximum maximum(maxima);
+    RowMaxima<1> maximum(maxima);
     Smoothing smoothing(args);
     smoothing.start(share.first);
     stream.fill();
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
             for (float value : values[r]) largest = fmaxf(largest, fabsf(value));
         }
-        maximum.add(largest);
+        maximum.add<0>(largest);
         __syncthreads();
         stream.fetch();
         const auto quantizer = RowQuantizer::of(kRecipe, maximum.take(), kInt4 ? 7.0f : 127.0f);
@@ -136,14 +136,14 @@ template <class X, bool kInt4>
 __global__ void __launch_bounds__(kDirectThreads)
     direct_kernel(const __grid_constant__ DynamicQuantArgs args) {
     constexpr int kElements = kInt4 ? kVector : 1;  // of a step
-    __shared__ RowMaximum::Storage maxima;
-    RowMaximum::init(maxima);
+    __shared__ RowMaxima<1>::Storage maxima;
+    RowMaxima<1>::init(maxima);
     __syncthreads();
     let_dependents_start();
     wait_for_predecessors();
 
     const auto share = RowShare<int64_t>::of(args.rows);
-    RowMaximum maximum(maxima);
+    RowMaxima<1> maximum(maxima);
     Smoothing smoothing(args);
     smoothing.start(share.first);
     for (int64_t row = share.first; row < share.last; ++row) {
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kDirectThreads)
         for (int i = threadIdx.x; i < args.width; i += kDirectThreads) {
             largest = fmaxf(largest, fabsf(value_at(i)));
         }
-        maximum.add(largest);
+        maximum.add<0>(largest);
         __syncthreads();
         const auto quantizer = RowQuantizer::of(kRecipe, maximum.take(), kInt4 ? 7.0f : 127.0f);
         for (int step = threadIdx.x; step < args.width / kElements; step += kDirectThreads) {

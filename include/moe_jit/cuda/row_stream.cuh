@@ -12,6 +12,16 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// The same value, which the compiler keeps in a register instead of deriving it anew for every use.
+__device__ __forceinline__ uint32_t keep(uint32_t value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+template <class T>
+__device__ __forceinline__ T* keep_shared(T* pointer) {
+    return static_cast<T*>(__cvta_shared_to_generic(keep(shared_address(pointer))));
+}
+
 __device__ __forceinline__ void init_barrier(uint64_t* barrier) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
 }
@@ -92,7 +102,9 @@ class RowStream {
     // had better be requested before fill().
     __device__ RowStream(Barriers& barriers, char* slots, const void* matrix, uint32_t row_bytes,
                          const RowShare<int>& rows)
-        : barriers_(barriers), slots_(slots), row_bytes_(row_bytes) {
+        : full_(detail::keep_shared(barriers.full)),
+          slots_(detail::keep_shared(slots)),
+          row_bytes_(row_bytes) {
         begin(matrix, rows);
     }
 
@@ -112,7 +124,7 @@ class RowStream {
 
     // The next row, once it is there.
     __device__ __forceinline__ const char* wait() {
-        detail::wait_barrier(&barriers_.full[slot_], parity_);
+        detail::wait_barrier(&full_[slot_], parity_);
         const char* row = slots_ + slot_ * row_bytes_;
         slot_ = slot_ + 1 == kStages ? 0 : slot_ + 1;
         parity_ ^= slot_ == 0;
@@ -122,7 +134,7 @@ class RowStream {
     // Called once for every row, when no thread reads the row before it any more.
     __device__ __forceinline__ void fetch() {
         if (threadIdx.x != 0 || left_ == 0) return;
-        detail::bulk_copy(slots_ + fetch_slot_ * row_bytes_, next_, row_bytes_, &barriers_.full[fetch_slot_]);
+        detail::bulk_copy(slots_ + fetch_slot_ * row_bytes_, next_, row_bytes_, &full_[fetch_slot_]);
         fetch_slot_ = fetch_slot_ + 1 == kStages ? 0 : fetch_slot_ + 1;
         next_ += row_bytes_;
         --left_;
@@ -136,7 +148,7 @@ class RowStream {
         fetch();
     }
 
-    Barriers& barriers_;
+    uint64_t* full_;
     char* slots_;
     uint32_t row_bytes_;
     uint32_t slot_ = 0, parity_ = 0;
@@ -146,45 +158,57 @@ class RowStream {
     uint32_t fetch_slot_ = 0;
 };
 
-// The largest of a value that every thread of the CTA has, for one row after another.
-class RowMaximum {
+// The largest of values that every thread of the CTA has, kValues for each row, one row after another.
+template <int kValues>
+class RowMaxima {
   public:
     // Rows in turn: one is read while the next is written and the one before is cleared.
-    static constexpr uint32_t kTurns = 3;
+    static constexpr uint32_t kTurns = 4;
     struct Storage {
-        uint32_t bits[kTurns];
+        uint32_t bits[kTurns][kValues];
     };
 
     __device__ static void init(Storage& storage) {
-        if (threadIdx.x < kTurns) storage.bits[threadIdx.x] = 0;
+        if (threadIdx.x < kTurns * kValues) storage.bits[0][threadIdx.x] = 0;
     }
 
-    __device__ explicit RowMaximum(Storage& storage) : storage_(storage) {}
+    __device__ explicit RowMaxima(Storage& storage) : bits_(detail::keep_shared(storage.bits)) {}
 
     // Not negative and not NaN; by all lanes of a warp. The CTA then synchronises.
+    template <int kValue>
     __device__ __forceinline__ void add(float value) {
         const uint32_t largest = __reduce_max_sync(~0u, __float_as_uint(value));
-        if (largest != 0 && threadIdx.x % 32 == 0) atomicMax(&storage_.bits[turn_], largest);
+        if (largest != 0 && threadIdx.x % 32 == 0) {
+            uint32_t unused;  // without it the lanes' values would be reduced once more
+            asm volatile("atom.shared.max.u32 %0, [%1], %2;"
+                         : "=r"(unused)
+                         : "r"(detail::shared_address(&bits_[turn_][kValue])), "r"(largest)
+                         : "memory");
+        }
     }
 
     // The same before the CTA synchronises; returns the largest value so far, at least the warp's own.
+    template <int kValue>
     __device__ __forceinline__ float add_and_look(float value) {
         const uint32_t largest = __reduce_max_sync(~0u, __float_as_uint(value));
         uint32_t before = 0;
-        if (threadIdx.x % 32 == 0) before = atomicMax(&storage_.bits[turn_], largest);
+        if (threadIdx.x % 32 == 0) before = atomicMax(&bits_[turn_][kValue], largest);
         return __uint_as_float(max(__shfl_sync(~0u, before, 0), largest));
     }
 
-    // Once for every row; the maximum.
+    // Once for every row; the maximum of the last value.
     __device__ __forceinline__ float take() {
-        const float value = __uint_as_float(storage_.bits[turn_]);
-        if (threadIdx.x == 0) storage_.bits[turn_ == 0 ? kTurns - 1 : turn_ - 1] = 0;
-        turn_ = turn_ + 1 == kTurns ? 0 : turn_ + 1;
+        const float value = __uint_as_float(bits_[turn_][kValues - 1]);
+        if (threadIdx.x == 0) {
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) bits_[(turn_ - 1) % kTurns][i] = 0;
+        }
+        turn_ = (turn_ + 1) % kTurns;
         return value;
     }
 
   private:
-    Storage& storage_;
+    uint32_t (*bits_)[kValues];
     uint32_t turn_ = 0;
 };
 

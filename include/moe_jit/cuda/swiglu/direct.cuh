@@ -10,8 +10,8 @@ constexpr int kDirectThreads = 256;
 template <class X, GluMode kMode>
 __global__ void __launch_bounds__(kDirectThreads)
     direct_kernel(const __grid_constant__ DequantSwigluQuantArgs args) {
-    __shared__ RowMaximum::Storage maxima;
-    RowMaximum::init(maxima);
+    __shared__ RowMaxima<1>::Storage maxima;
+    RowMaxima<1>::init(maxima);
     __syncthreads();
     let_dependents_start();
     wait_for_predecessors();
@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kDirectThreads)
     const GroupStart start = find_group(groups, args.rows, first_of);
     const auto share = RowShare<int64_t>::of(start.live_rows);
     GroupCursor<int64_t> group(groups, args.rows, start.end, start.group);
-    RowMaximum maximum(maxima);
+    RowMaxima<1> maximum(maxima);
     Row<X, kMode> row(args);
     if (share.first < share.last) row.use_parameters(group.parameters());
     for (int64_t i = share.first; i < share.last; ++i) {
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kDirectThreads)
             for (int j = threadIdx.x; j < args.half; j += kDirectThreads) {
                 largest = fmaxf(largest, fabsf(row.exact(j)));
             }
-            maximum.add(largest);
+            maximum.add<0>(largest);
             __syncthreads();
             quantizer = RowQuantizer::of(args.recipe, maximum.take(), 127.0f);
         }

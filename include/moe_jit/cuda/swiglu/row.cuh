@@ -28,6 +28,7 @@ class Row {
   public:
     using Storage = typename X::Storage;
     static constexpr bool kIntegers = sizeof(Storage) == 4;
+    static constexpr bool kAlternating = kMode == GluMode::kClampedInterleaved;
 
     __device__ explicit Row(const DequantSwigluQuantArgs& args)
         : args_(args),
@@ -44,7 +45,8 @@ class Row {
 
     // `x` is the row, wherever it is, and `scale` its activation scale.
     __device__ __forceinline__ void use(const Storage* x, float scale) {
-        x_ = x;
+        low_ = x + (kAlternating ? 0 : activated_);
+        high_ = x + (kAlternating ? 0 : linear_);
         row_scale_ = scale;
     }
 
@@ -68,17 +70,17 @@ class Row {
                                              float (&linear)[N]) const {
         float low[N], high[N];
         if constexpr (kIntegers) {
-            dequantise(low_column(i), scales.low, low);
-            dequantise(high_column<N>(i), scales.high, high);
+            dequantise(low_ + low_offset(i), low_column(i), scales.low, low);
+            dequantise(high_ + high_offset<N>(i), high_column<N>(i), scales.high, high);
         } else {
-            load_floats<X>(x_ + low_column(i), low);
-            load_floats<X>(x_ + high_column<N>(i), high);
+            load_floats<X>(low_ + low_offset(i), low);
+            load_floats<X>(high_ + high_offset<N>(i), high);
         }
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             activated[j] = low[j];
             linear[j] = high[j];
-            if constexpr (kMode == GluMode::kClampedInterleaved && N > 1) {
+            if constexpr (kAlternating && N > 1) {
                 activated[j] = j < N / 2 ? low[2 * j] : high[2 * j - N];
                 linear[j] = j < N / 2 ? low[2 * j + 1] : high[2 * j - N + 1];
             }
@@ -119,19 +121,26 @@ class Row {
   private:
     // Columns of x that hold N results' operands: in both halves, or alternating.
     __device__ __forceinline__ int low_column(int i) const {
-        return kMode == GluMode::kClampedInterleaved ? 2 * i : activated_ + i;
+        return low_offset(i) + (kAlternating ? 0 : activated_);
     }
     template <int N>
     __device__ __forceinline__ int high_column(int i) const {
-        return kMode == GluMode::kClampedInterleaved ? 2 * i + N : linear_ + i;
+        return high_offset<N>(i) + (kAlternating ? 0 : linear_);
+    }
+
+    // The same from low_ and high_.
+    __device__ static __forceinline__ int low_offset(int i) { return kAlternating ? 2 * i : i; }
+    template <int N>
+    __device__ static __forceinline__ int high_offset(int i) {
+        return kAlternating ? 2 * i + N : i;
     }
 
     // ((x + integer bias) * weight_scale) * activation_scale + float bias
     template <int N>
-    __device__ __forceinline__ void dequantise(int column, const Pack<float, N>& scale,
+    __device__ __forceinline__ void dequantise(const Storage* source, int column, const Pack<float, N>& scale,
                                                float (&out)[N]) const {
         const int64_t bias_at = column + (args_.bias_is_shared ? 0 : columns_);
-        auto x = load_pack<N>(x_ + column);
+        auto x = load_pack<N>(source);
         if (X::kHasBias && args_.bias_element == Element::kI32) {
             const auto bias = load_pack<N>(static_cast<const int32_t*>(args_.bias) + bias_at);
 #pragma unroll
@@ -153,7 +162,7 @@ class Row {
     Glu glu_;
     int activated_, linear_;  // columns of x where the halves begin
     int64_t columns_, quant_;
-    const Storage* x_ = nullptr;
+    const Storage *low_ = nullptr, *high_ = nullptr;  // where the row's halves begin, or the row
     float row_scale_ = 1.0f;
 };
 

@@ -10,24 +10,36 @@
 
 namespace moe_jit::cuda::swiglu {
 
-constexpr int kResults = 16;      // of a row, for each thread
+// Results of a row for each thread; a row of up to kWarpResults for each lane is one warp's.
+constexpr int kThreadResults = 16;
+constexpr int kWarpResults = 24;
 constexpr int kMaxThreads = 512;  // rows of this many fill the shared memory
+
+template <int kResults>
+constexpr int kMostThreads = kResults == kWarpResults ? 32 : kMaxThreads;
+
+// Of a row.
+using Maxima = RowMaxima<2>;
+constexpr int kEstimate = 0, kExact = 1;
 
 // The results of a row that a thread computes: kResults / kVector runs of kVector neighbours. Where a row has
 // fewer, threads share the last run.
-template <class X, GluMode kMode>
+template <class X, GluMode kMode, int kResults>
 class Results {
   public:
     static constexpr int kVector = 16 / sizeof(typename X::Storage);
     static constexpr int kRuns = kResults / kVector;
     using RowOfX = Row<X, kMode>;
 
-    __device__ __forceinline__ Results(const RowOfX& row, int half) : row_(row), last_(half - kVector) {}
+    __device__ __forceinline__ Results(const RowOfX& row, int half) : row_(row), last_(half - kVector) {
+#pragma unroll
+        for (int r = 0; r < kRuns; ++r) begin_[r] = detail::keep(begin(r));
+    }
 
     // When the row's parameters have changed.
     __device__ __forceinline__ void load_scales() {
 #pragma unroll
-        for (int r = 0; r < kRuns; ++r) scales_[r] = row_.template scales<kVector>(begin(r));
+        for (int r = 0; r < kRuns; ++r) scales_[r] = row_.template scales<kVector>(begin_[r]);
     }
 
     // The largest estimated magnitude; 0 if the estimates are worth nothing.
@@ -37,7 +49,7 @@ class Results {
 #pragma unroll
         for (int r = 0; r < kRuns; ++r) {
             float activated[kVector], linear[kVector];
-            row_.operands(begin(r), scales_[r], activated, linear);
+            row_.operands(begin_[r], scales_[r], activated, linear);
 #pragma unroll
             for (int i = 0; i < kVector; ++i) {
                 squares = fmaf(linear[i], linear[i], squares);
@@ -72,7 +84,7 @@ class Results {
         if (amax != 0.0f) quantise(amax, recipe, words);
 #pragma unroll
         for (int r = 0; r < kRuns; ++r) {
-            auto* target = reinterpret_cast<uint32_t*>(y + begin(r));
+            auto* target = reinterpret_cast<uint32_t*>(y + begin_[r]);
             if constexpr (kVector == 4) {
                 *target = words[r];
             } else {
@@ -104,6 +116,8 @@ class Results {
                                              uint32_t (&words)[kResults / 4]) {
         if (!(amax >= kSmallestMaximum && amax <= kLargestMaximum)) deviation_ = __int_as_float(0x7f800000);
         const float factor = approximate_reciprocal(amax * (1.0f / 127.0f));
+        // As if all of the thread's results were as large as the largest.
+        const float certain = 0.5f - fmaf(largest_ * factor, deviation_, deviation_);
         bool uncertain = false;
 #pragma unroll
         for (int w = 0; w < kResults / 4; ++w) {
@@ -112,9 +126,9 @@ class Results {
             words[w] = __byte_perm(__byte_perm(q[0].bits(), q[1].bits(), 0x0040),
                                    __byte_perm(q[2].bits(), q[3].bits(), 0x0040), 0x5410);
 #pragma unroll
-            for (const RoundedEstimate& estimate : q) uncertain |= estimate.uncertain(deviation_);
+            for (const RoundedEstimate& estimate : q) uncertain |= !(fabsf(estimate.distance) < certain);
         }
-        if (uncertain) correct(words, factor, RowQuantizer::of(recipe, amax, 127.0f));
+        if (uncertain) correct(words, factor, recipe, amax);
     }
 
     // Calls visit(result, column) for the results of `mask`.
@@ -130,7 +144,7 @@ class Results {
     __device__ __forceinline__ void smooth(float& squares) {
 #pragma unroll
         for (int r = 0; r < kRuns; ++r) {
-            const auto factor = load_pack<kVector>(row_.smoothing() + begin(r));
+            const auto factor = load_pack<kVector>(row_.smoothing() + begin_[r]);
 #pragma unroll
             for (int i = 0; i < kVector; ++i) {
                 squares = fmaf(factor.value[i], factor.value[i], squares);
@@ -139,13 +153,15 @@ class Results {
         }
     }
 
-    __device__ __forceinline__ void correct(uint32_t (&words)[kResults / 4], float factor,
-                                            const RowQuantizer& quantizer) const {
+    __device__ __forceinline__ void correct(uint32_t (&words)[kResults / 4], float factor, QuantRecipe recipe,
+                                            float amax) const {
         uint32_t uncertain = 0;
 #pragma unroll
         for (int i = 0; i < kResults; ++i) {
             uncertain |= uint32_t{RoundedEstimate(value_[i], factor).uncertain(deviation_)} << i;
         }
+        if (uncertain == 0) return;
+        const RowQuantizer quantizer = RowQuantizer::of(recipe, amax, 127.0f);
         for_each(uncertain, [&](int i, int column) {
             const uint32_t byte = static_cast<uint8_t>(round_to_int8(quantizer.apply(row_.exact(column))));
             const int shift = 8 * (i % 4);
@@ -159,7 +175,8 @@ class Results {
     }
 
     const RowOfX& row_;
-    int last_;  // column of the last run
+    int last_;               // column of the last run
+    uint32_t begin_[kRuns];  // begin()
     Scales<X, kVector> scales_[kRuns];
     float value_[kResults];
     float deviation_;
@@ -213,17 +230,16 @@ __device__ __forceinline__ void clear_rows(const DequantSwigluQuantArgs& args, i
     }
 }
 
-template <class X, GluMode kMode>
-__global__ void __launch_bounds__(kMaxThreads)
+template <class X, GluMode kMode, int kResults>
+__global__ void __launch_bounds__(kMostThreads<kResults>)
     streamed_kernel(const __grid_constant__ DequantSwigluQuantArgs args) {
     using Storage = typename X::Storage;
     extern __shared__ __align__(128) char slots[];
     __shared__ RowStream::Barriers barriers;
-    __shared__ RowMaximum::Storage estimates, maxima;
+    __shared__ Maxima::Storage maxima;
     __shared__ StreamStart start;
     RowStream::init(barriers);
-    RowMaximum::init(estimates);
-    RowMaximum::init(maxima);
+    Maxima::init(maxima);
     const GroupCounts groups{args.group_index, args.num_groups, args.groups_are_pairs};
     const int rows = static_cast<int>(args.rows);
     const uint32_t row_bytes = 2 * args.half * sizeof(Storage);
@@ -243,9 +259,9 @@ __global__ void __launch_bounds__(kMaxThreads)
     const RowShare<int> share = start.share;
     if (start.live_rows != rows) stream.restart(args.x, share);
     GroupCursor<int> group(groups, rows, start.group_end, start.group);
-    RowMaximum estimated(estimates), maximum(maxima);
+    Maxima maximum(maxima);
     Row<X, kMode> row(args);
-    Results<X, kMode> results(row, args.half);
+    Results<X, kMode, kResults> results(row, args.half);
     const auto use_group = [&] {
         row.use_parameters(group.parameters());
         results.load_scales();
@@ -256,16 +272,17 @@ __global__ void __launch_bounds__(kMaxThreads)
         use_group();
     }
     stream.fill();
-    for (int i = share.first; i < share.last; ++i) {
+    int8_t* y = args.y + int64_t{share.first} * args.half;
+    for (int i = share.first; i < share.last; ++i, y += args.half) {
         if (group.seek(i)) use_group();
         row.use(reinterpret_cast<const Storage*>(stream.wait()), next_scale);
         next_scale = row.scale_of(min(i + 1, share.last - 1));
-        maximum.add(results.exact_maximum(estimated.add_and_look(results.estimate())));
+        const float seen = maximum.add_and_look<kEstimate>(results.estimate());
+        maximum.add<kExact>(results.exact_maximum(seen));
         __syncthreads();
         stream.fetch();
-        estimated.take();
         const float amax = maximum.take();
-        results.store(amax, args.recipe, args.y + int64_t{i} * args.half);
+        results.store(amax, args.recipe, y);
         if (threadIdx.x == 0) args.scale[i] = RowQuantizer::of(args.recipe, amax, 127.0f).scale;
     }
     clear_rows(args, start.live_rows);
