@@ -78,6 +78,15 @@ def test_large_counts(program: Path) -> None:
     assert all(core["busy_seconds"]["V"] < 0.1 * result["seconds"] for core in result["cores"])
 
 
+def test_memory_serves_one_request_after_the_other(program: Path) -> None:
+    """No request ends before all that came earlier have been served; an idle memory serves at once."""
+    ends = [float(line) for line in run(program, "requests")[1].split()]
+    *crowd, late = ends
+    rate, size = 100, 4096  # of report_main
+    assert crowd == pytest.approx([(i + 1) * size / rate for i in range(len(crowd))], abs=1)
+    assert 1e6 <= late <= 1e6 + size / rate + 32
+
+
 def test_time_passes_from_core_to_core(program: Path) -> None:
     result = report(program, "handover")
     assert result["bytes"] == {
@@ -90,6 +99,9 @@ def test_time_passes_from_core_to_core(program: Path) -> None:
     assert result["cube_operations"] == {"f32": 2 * 16 * 16 * 8}
     assert result["cube_seconds"] == pytest.approx(2 / 24 / CLOCK)  # a fractal of floats takes two cycles
     assert result["store_seconds"] == pytest.approx(1024 / 86 / 24 / CLOCK)
+    assert result["load_seconds"] == pytest.approx(result["bytes"]["GM_L1"] / READ / 24 / CLOCK)
+    assert result["vector_seconds"] == 0
+    assert result["own_bound_seconds"] == max(result["bound_seconds"], result["load_seconds"])
     assert result["hbm_bytes"] == pytest.approx(4 * 65536 + 1024, abs=2 * 128)
     cube, first, second = result["cores"]
     assert first["seconds"] == second["seconds"] == pytest.approx(cube["seconds"] + 512 / READ / CLOCK)

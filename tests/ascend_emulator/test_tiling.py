@@ -140,6 +140,14 @@ def test_rows_fit_the_vector_core(half: int, element: int) -> None:
             assert used <= tiling.CHIP.ub
 
 
+def test_rows_are_halved_where_a_core_has_one() -> None:
+    """So that one half is computed while the other one is loaded; the tuner measures whole rows, too."""
+    for rows, columns in ((1, 1024), (48, 1024), (49, 2048), (4096, 2048)):
+        assert tiling.batches_to_measure(2048, rows, 4, 48)[0].columns == columns
+    assert tiling.Batch(1, 2048) in tiling.batches_to_measure(2048, 1, 4, 48)
+    assert tiling.batches_to_measure(64, 1, 4, 48)[0] == tiling.Batch(1, 64)
+
+
 def test_rows_that_are_too_wide_raise() -> None:
     with pytest.raises(ValueError, match=r"x\.shape\[-1\]"):
         tiling.plan_dequant_swiglu_quant(x_format="i32", rows=1, half=60000)

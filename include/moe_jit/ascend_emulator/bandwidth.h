@@ -11,7 +11,8 @@ namespace moe_jit::emulator {
 
 class SharedBandwidth {
   public:
-    explicit SharedBandwidth(double bytes_per_cycle) : capacity_(bytes_per_cycle * kInterval) {}
+    explicit SharedBandwidth(double bytes_per_cycle)
+        : rate_(bytes_per_cycle), capacity_(bytes_per_cycle * kInterval) {}
 
     // The cycle at which `bytes` that are asked for at cycle `start` have been transferred.
     double finish(double start, double bytes) {
@@ -23,13 +24,13 @@ class SharedBandwidth {
             used_[interval] += taken;
             bytes -= taken;
             if (capacity_ - used_[interval] < 1) next_[interval] = interval + 1;
-            if (bytes > 0) end = static_cast<double>(interval + 1) * kInterval;
+            end = std::max(end, static_cast<double>(interval) * kInterval + used_[interval] / rate_);
         }
         return end;
     }
 
   private:
-    static constexpr double kInterval = 256;  // cycles
+    static constexpr double kInterval = 32;  // cycles
 
     // The first interval from `from` on that is not used up. Chains of full ones are shortened on the way.
     size_t first_free(size_t from) {
@@ -50,7 +51,7 @@ class SharedBandwidth {
         return next_[interval];
     }
 
-    double capacity_;
+    double rate_, capacity_;
     std::vector<double> used_;
     std::vector<size_t> next_;
 };

@@ -31,24 +31,33 @@ class Report {
         return static_cast<double>(total.untouched) / rates.hbm_bytes_per_second;
     }
     // What the products take if all cubes of the chip share them evenly.
-    double cube_seconds() const {
-        return total.busy[static_cast<int>(Pipe::M)] / chip_cores / rates.clock_hz;
+    double cube_seconds() const { return total.busy[static_cast<int>(Pipe::M)] / cube_cycles_per_second(); }
+    // Paths that are not part of the bound, because what takes them is the kernel's choice: operands that the
+    // cubes load, sums that leave them, and vector instructions. Shared evenly.
+    double load_seconds() const {
+        return moved(Memory::GM, Memory::L1) / rates.gm_read / cube_cycles_per_second();
     }
-    // What the sums that leave the cubes take, shared evenly. Not part of the bound: how often sums leave is
-    // the kernel's choice.
     double store_seconds() const {
-        const auto bytes =
-            static_cast<double>(total.bytes[static_cast<int>(Memory::L0C)][static_cast<int>(Memory::GM)]);
-        return bytes / rates.gm_write / chip_cores / rates.clock_hz;
+        return moved(Memory::L0C, Memory::GM) / rates.gm_write / cube_cycles_per_second();
+    }
+    double vector_seconds() const {
+        constexpr int kVectorCores = 2;  // for each cube
+        return total.busy[static_cast<int>(Pipe::V)] / kVectorCores / cube_cycles_per_second();
     }
     // No schedule of the same products and the same memory takes less.
     double bound_seconds() const { return std::max(memory_seconds(), cube_seconds()); }
+    // Nor of all that this kernel does.
+    double own_bound_seconds() const {
+        return std::max({bound_seconds(), load_seconds(), store_seconds(), vector_seconds()});
+    }
 
     std::string text() const {
         std::string out =
-            format("%.2f us estimated, %.2f times the bound: memory %.2f us, cube %.2f us; store %.2f us\n",
-                   1e6 * seconds(), seconds() / bound_seconds(), 1e6 * memory_seconds(), 1e6 * cube_seconds(),
-                   1e6 * store_seconds());
+            format("%.2f us estimated, %.2f times the bound: memory %.2f us, cube %.2f us\n", 1e6 * seconds(),
+                   seconds() / bound_seconds(), 1e6 * memory_seconds(), 1e6 * cube_seconds());
+        out += format("%.2f times this kernel's own: load %.2f us, store %.2f us, vector %.2f us\n",
+                      seconds() / own_bound_seconds(), 1e6 * load_seconds(), 1e6 * store_seconds(),
+                      1e6 * vector_seconds());
         each_path([&](const std::string& path, uint64_t bytes) {
             out += format("%-10s %16llu bytes\n", path.c_str(), static_cast<unsigned long long>(bytes));
         });
@@ -71,7 +80,9 @@ class Report {
         std::string out =
             format("{\"seconds\": %.9g, \"bound_seconds\": %.9g, ", seconds(), bound_seconds()) +
             format("\"memory_seconds\": %.9g, \"cube_seconds\": %.9g, ", memory_seconds(), cube_seconds()) +
-            format("\"store_seconds\": %.9g, ", store_seconds()) +
+            format("\"own_bound_seconds\": %.9g, \"load_seconds\": %.9g, ", own_bound_seconds(),
+                   load_seconds()) +
+            format("\"store_seconds\": %.9g, \"vector_seconds\": %.9g, ", store_seconds(), vector_seconds()) +
             format("\"hbm_bytes\": %llu, ", static_cast<unsigned long long>(total.untouched)) +
             format("\"vector_repeats\": %llu", static_cast<unsigned long long>(total.vector_repeats));
         List bytes(", \"bytes\": {", "}");
@@ -94,6 +105,11 @@ class Report {
     std::vector<CoreReport> cores;
 
   private:
+    double cube_cycles_per_second() const { return chip_cores * rates.clock_hz; }
+    double moved(Memory from, Memory to) const {
+        return static_cast<double>(total.bytes[static_cast<int>(from)][static_cast<int>(to)]);
+    }
+
     class List {
       public:
         List(std::string begin, std::string end) : text_(std::move(begin)), end_(std::move(end)) {}

@@ -117,7 +117,7 @@ class Scheduler {
     };
 
     static constexpr size_t kStack = 512 * 1024;
-    static constexpr double kTurn = 1024;  // cycles that a task may get ahead of the others
+    static constexpr double kTurn = 64;  // cycles that a task may get ahead of the others
 
     Fiber* choose() {
         std::vector<Fiber*> ready;

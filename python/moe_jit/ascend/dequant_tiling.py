@@ -59,45 +59,50 @@ class Batch:
     columns: int
 
 
-def dequant_swiglu_quant_split(half: int, rows: int, element: int, cores: int) -> Batch:
-    """The batch without measurements.
+def _fits(half: int, batch: Batch, element: int) -> bool:
+    return dequant_swiglu_quant_bytes(half, batch.columns, batch.rows, element) <= CHIP.ub
 
-    As many columns as fit, at most 2048; of whole rows as many as let the busiest core end first."""
 
-    def fits(columns: int, batch_rows: int) -> bool:
-        return dequant_swiglu_quant_bytes(half, columns, batch_rows, element) <= CHIP.ub
-
+def _widest(half: int, element: int) -> int:
+    """Columns of a row that fit, at most 2048."""
     columns = min(half, 2048)
-    while columns > VECTOR and not fits(columns, 1):
+    while columns > VECTOR and not _fits(half, Batch(1, columns), element):
         columns = round_up(columns // 2, VECTOR)
-    if not fits(columns, 1):
+    if not _fits(half, Batch(1, columns), element):
         raise ValueError(f"x.shape[-1] / 2 must fit the vector core's memory, got {half}")
+    return columns
 
-    def busiest(batch_rows: int) -> int:
-        batches = -(-rows // batch_rows)
-        hidden = -(-batches // cores) * (batch_rows * columns + _START)
-        return hidden + batch_rows * columns // 2  # nothing is computed while the first batch is loaded
 
-    most = MAX_BATCH_ROWS if columns == half else 1
-    batch = min((b for b in range(1, most + 1) if fits(columns, b)), key=busiest)
-    return Batch(batch, columns)
+def _part(half: int, parts: int) -> Batch:
+    """One of so many parts of a row."""
+    return Batch(1, min(round_up(-(-half // parts), VECTOR), half))
+
+
+def dequant_swiglu_quant_split(half: int, rows: int, element: int, cores: int) -> Batch:
+    """The batch without measurements: as many columns as fit, and if these are whole rows, as many of them,
+    or a half of one, as let the busiest core end first."""
+    columns = _widest(half, element)
+    if columns < half:
+        return Batch(1, columns)
+
+    def busiest(batch: Batch) -> int:
+        parts, batches = -(-half // batch.columns), -(-rows // batch.rows)
+        work = -(-batches // cores) * parts * (batch.rows * batch.columns + _START)
+        return work + batch.rows * batch.columns // 2  # nothing is computed while the first part is loaded
+
+    whole = [Batch(number, half) for number in range(1, MAX_BATCH_ROWS + 1)]
+    return min((b for b in (*whole, _part(half, 2)) if _fits(half, b, element)), key=busiest)
 
 
 def batches_to_measure(half: int, rows: int, element: int, cores: int) -> tuple[Batch, ...]:
     """The batch without measurements, then others of fewer and of more rows, and of a quarter of a row."""
     default = dequant_swiglu_quant_split(half, rows, element, cores)
-    whole = dequant_swiglu_quant_split(half, round_up_rows(rows), element, cores)
-    if whole.columns < half:
+    if _widest(half, element) < half:
         return (default,)
-    numbers = (whole.rows, max(whole.rows // 2, 1), max(whole.rows // 4, 1), 2 * whole.rows)
-    quarter = Batch(1, min(round_up(-(-half // 4), VECTOR), half))
-    others = [*(Batch(number, half) for number in numbers if number <= MAX_BATCH_ROWS), quarter]
-    fitting = (
-        batch
-        for batch in others
-        if dequant_swiglu_quant_bytes(half, batch.columns, batch.rows, element) <= CHIP.ub
-    )
-    return tuple(dict.fromkeys((default, *fitting)))
+    number = dequant_swiglu_quant_split(half, round_up_rows(rows), element, cores).rows
+    numbers = (number, max(number // 2, 1), max(number // 4, 1), 2 * number)
+    others = [*(Batch(rows, half) for rows in numbers if rows <= MAX_BATCH_ROWS), _part(half, 4)]
+    return tuple(dict.fromkeys((default, *(b for b in others if _fits(half, b, element)))))
 
 
 def plan_dequant_swiglu_quant(

@@ -42,8 +42,11 @@ class LaunchReport:
         bound_seconds: no schedule of the same work takes less: the larger of the next two.
         memory_seconds: ``hbm_bytes`` at the memory's bandwidth.
         cube_seconds: all products, spread evenly over the cubes of the chip.
-        store_seconds: sums on their way from the cubes to global memory, spread evenly. No part of the bound:
-            how often sums leave is the kernel's choice.
+        own_bound_seconds: no schedule of all that this kernel does takes less: the largest of those two and
+            of the next three, which are no part of the bound because they are the kernel's choice.
+        load_seconds: operands on their way from global memory to the cubes, spread evenly.
+        store_seconds: sums on their way from the cubes to global memory, spread evenly.
+        vector_seconds: vector instructions, spread evenly over the vector cores.
         hbm_bytes: lines of global memory that were touched, each counted once; caches serve the rest.
         bytes: moved over each path, such as ``"GM_L1"``.
         cube_operations: additions and multiplications for each type of operand.
@@ -58,7 +61,10 @@ class LaunchReport:
     bound_seconds: float
     memory_seconds: float
     cube_seconds: float
+    own_bound_seconds: float
+    load_seconds: float
     store_seconds: float
+    vector_seconds: float
     hbm_bytes: int
     bytes: dict[str, int]
     cube_operations: dict[str, int]

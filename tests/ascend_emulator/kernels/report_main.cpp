@@ -60,6 +60,14 @@ em::Report run_stream(bool count_only, int blocks, uint32_t tiles, uint8_t buffe
     return report;
 }
 
+// When 100 requests of 4096 bytes have been served by a memory of 100 bytes a cycle that are all made in
+// cycle 0, and another one long after.
+void request_memory() {
+    em::SharedBandwidth memory(100);
+    for (int i = 0; i < 100; ++i) std::printf("%.3f\n", memory.finish(0, 4096));
+    std::printf("%.3f\n", memory.finish(1e6, 4096));
+}
+
 // The vector cores wait for the cube, which loads a tile twice: once from memory, once from the L2 cache.
 em::Report run_handover() {
     std::vector<float> x(65536, 1), workspace(256);
@@ -168,6 +176,10 @@ int main(int, char** arguments) {
         if (scenario == "no_barrier") report = run_without_barriers(true);
         if (scenario == "undeclared") report = run_undeclared();
         if (scenario == "twice") report = run_two_launches();
+        if (scenario == "requests") {
+            request_memory();
+            return 0;
+        }
         if (scenario == "identities") {
             for (int type = 0; type < 6; ++type) identities(static_cast<em::KernelType>(type), 3);
             return 0;

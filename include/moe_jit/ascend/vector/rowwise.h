@@ -27,15 +27,72 @@ struct RowTile {
 };
 using FloatTile = RowTile<float>;
 
+namespace detail {
+
+// Operands of instructions on a tile: the tile itself or one like it, a value for each column, or a block for
+// each row. Where column i of the first row lies, and the strides in blocks.
+struct Tiles {
+    static constexpr uint8_t kBlockStride = 1;
+    __aicore__ inline static int32_t at(int32_t column) { return column; }
+    __aicore__ inline static uint8_t row_stride(uint8_t of_tile) { return of_tile; }
+};
+struct Columns {
+    static constexpr uint8_t kBlockStride = 1;
+    __aicore__ inline static int32_t at(int32_t column) { return column; }
+    __aicore__ inline static uint8_t row_stride(uint8_t) { return 0; }
+};
+struct Rows {
+    static constexpr uint8_t kBlockStride = 0;
+    __aicore__ inline static int32_t at(int32_t) { return 0; }
+    __aicore__ inline static uint8_t row_stride(uint8_t) { return 1; }
+};
+
+struct Product {
+    template <class T>
+    __aicore__ inline static void run(const LocalTensor<T>& out, const LocalTensor<T>& a,
+                                      const LocalTensor<T>& b, uint64_t mask, uint8_t repeats,
+                                      const BinaryRepeatParams& strides) {
+        Mul(out, a, b, mask, repeats, strides);
+    }
+};
+struct Sum {
+    template <class T>
+    __aicore__ inline static void run(const LocalTensor<T>& out, const LocalTensor<T>& a,
+                                      const LocalTensor<T>& b, uint64_t mask, uint8_t repeats,
+                                      const BinaryRepeatParams& strides) {
+        Add(out, a, b, mask, repeats, strides);
+    }
+};
+// out * a + b
+struct ProductSum {
+    template <class T>
+    __aicore__ inline static void run(const LocalTensor<T>& out, const LocalTensor<T>& a,
+                                      const LocalTensor<T>& b, uint64_t mask, uint8_t repeats,
+                                      const BinaryRepeatParams& strides) {
+        FusedMulAdd(out, a, b, mask, repeats, strides);
+    }
+};
+
+// For `out` of the sizes of `tile`.
+template <class Instruction, class A, class B, class T>
+__aicore__ inline void run_rowwise(const RowTile<T>& tile, const LocalTensor<T>& out, const LocalTensor<T>& a,
+                                   const LocalTensor<T>& b) {
+    const uint8_t stride = tile.stride();
+    const BinaryRepeatParams strides(1, A::kBlockStride, B::kBlockStride, stride, A::row_stride(stride),
+                                     B::row_stride(stride));
+    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
+        Instruction::run(out[i], a[A::at(i)], b[B::at(i)], tile.mask(i), tile.repeats(), strides);
+    }
+    vector_barrier();
+}
+
+}  // namespace detail
+
 // `factors` has a value for each column; `out` may be the tile's values.
 template <class T>
 __aicore__ inline void multiply_columns(const LocalTensor<T>& out, const RowTile<T>& tile,
                                         const LocalTensor<T>& factors) {
-    const BinaryRepeatParams strides(1, 1, 1, tile.stride(), tile.stride(), 0);
-    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
-        Mul(out[i], tile.values[i], factors[i], tile.mask(i), tile.repeats(), strides);
-    }
-    vector_barrier();
+    detail::run_rowwise<detail::Product, detail::Tiles, detail::Columns>(tile, out, tile.values, factors);
 }
 template <class T>
 __aicore__ inline void multiply_columns(const RowTile<T>& tile, const LocalTensor<T>& factors) {
@@ -44,22 +101,14 @@ __aicore__ inline void multiply_columns(const RowTile<T>& tile, const LocalTenso
 
 template <class T>
 __aicore__ inline void add_columns(const RowTile<T>& tile, const LocalTensor<T>& terms) {
-    const BinaryRepeatParams strides(1, 1, 1, tile.stride(), tile.stride(), 0);
-    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
-        Add(tile.values[i], tile.values[i], terms[i], tile.mask(i), tile.repeats(), strides);
-    }
-    vector_barrier();
+    detail::run_rowwise<detail::Sum, detail::Tiles, detail::Columns>(tile, tile.values, tile.values, terms);
 }
 
 // `blocks` holds each row's factor as a block.
 template <class T>
 __aicore__ inline void multiply_rows(const LocalTensor<T>& out, const RowTile<T>& tile,
                                      const LocalTensor<T>& blocks) {
-    const BinaryRepeatParams strides(1, 1, 0, tile.stride(), tile.stride(), 1);
-    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
-        Mul(out[i], tile.values[i], blocks, tile.mask(i), tile.repeats(), strides);
-    }
-    vector_barrier();
+    detail::run_rowwise<detail::Product, detail::Tiles, detail::Rows>(tile, out, tile.values, blocks);
 }
 template <class T>
 __aicore__ inline void multiply_rows(const RowTile<T>& tile, const LocalTensor<T>& blocks) {
@@ -68,42 +117,27 @@ __aicore__ inline void multiply_rows(const RowTile<T>& tile, const LocalTensor<T
 
 template <class T>
 __aicore__ inline void add_rows(const RowTile<T>& tile, const LocalTensor<T>& blocks) {
-    const BinaryRepeatParams strides(1, 1, 0, tile.stride(), tile.stride(), 1);
-    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
-        Add(tile.values[i], tile.values[i], blocks, tile.mask(i), tile.repeats(), strides);
-    }
-    vector_barrier();
+    detail::run_rowwise<detail::Sum, detail::Tiles, detail::Rows>(tile, tile.values, tile.values, blocks);
 }
 
 // tile * factors + terms, with a value of each for every column, or as blocks for every row.
 template <class T>
 __aicore__ inline void multiply_add_columns(const RowTile<T>& tile, const LocalTensor<T>& factors,
                                             const LocalTensor<T>& terms) {
-    const BinaryRepeatParams strides(1, 1, 1, tile.stride(), 0, 0);
-    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
-        FusedMulAdd(tile.values[i], factors[i], terms[i], tile.mask(i), tile.repeats(), strides);
-    }
-    vector_barrier();
+    detail::run_rowwise<detail::ProductSum, detail::Columns, detail::Columns>(tile, tile.values, factors,
+                                                                              terms);
 }
 
 template <class T>
 __aicore__ inline void multiply_add_rows(const RowTile<T>& tile, const LocalTensor<T>& factors,
                                          const LocalTensor<T>& terms) {
-    const BinaryRepeatParams strides(1, 0, 0, tile.stride(), 1, 1);
-    for (int32_t i = 0; i < tile.pitch; i += RowTile<T>::kVector) {
-        FusedMulAdd(tile.values[i], factors, terms, tile.mask(i), tile.repeats(), strides);
-    }
-    vector_barrier();
+    detail::run_rowwise<detail::ProductSum, detail::Rows, detail::Rows>(tile, tile.values, factors, terms);
 }
 
 // out = the product of every row's block and every column's term.
 __aicore__ inline void outer_product(const FloatTile& out, const LocalTensor<float>& terms,
                                      const LocalTensor<float>& blocks) {
-    const BinaryRepeatParams strides(1, 1, 0, out.stride(), 0, 1);
-    for (int32_t i = 0; i < out.pitch; i += FloatTile::kVector) {
-        Mul(out.values[i], terms[i], blocks, out.mask(i), out.repeats(), strides);
-    }
-    vector_barrier();
+    detail::run_rowwise<detail::Product, detail::Columns, detail::Rows>(out, out.values, terms, blocks);
 }
 
 // Rows become `out_pitch` elements apart, a multiple of 16.
