@@ -15,8 +15,9 @@ class MoeJit(Rival):
     weight_layout = "shuffled"
     routes = True
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, enable_pdl: bool | None = None) -> None:
         self.layer = layer
+        self.enable_pdl = enable_pdl
 
     def call(self, index: int, inputs: Inputs) -> torch.Tensor:
         layer, m = self.layer, self.layer.model
@@ -26,6 +27,7 @@ class MoeJit(Rival):
             weights.gemm2, layer.scale2, m.num_experts, m.top_k, m.n_group, m.topk_group,
             m.intermediate_size, layer.local_offset, layer.num_local, 1.0, m.scale_input, int(m.routing),
             activation_type=int(m.activation), weight_layout=self.weight_layout,
+            enable_pdl=self.enable_pdl,
         )  # fmt: skip
         assert isinstance(output, torch.Tensor)
         return output

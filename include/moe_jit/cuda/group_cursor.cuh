@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace moe_jit::cuda {
 
@@ -14,9 +15,10 @@ struct GroupCounts {
 };
 
 // Where a CTA's rows begin in the list.
+template <class Index>
 struct GroupStart {
-    int64_t live_rows;  // of all groups; rows from here on belong to none
-    int64_t end;        // of the group
+    Index live_rows;  // of all groups; rows from here on belong to none
+    Index end;        // of the group
     int group;
 };
 
@@ -29,39 +31,51 @@ __device__ __forceinline__ int64_t group_size(const GroupCounts& groups, int g, 
     return size <= 0 || index < 0 || index >= groups.count ? -1 : min(size, rows);
 }
 
+// a + b, or `most` if that is less; all are at most that.
+template <class Index>
+__device__ __forceinline__ Index bounded_sum(Index a, Index b, Index most) {
+    using Unsigned = std::make_unsigned_t<Index>;
+    return static_cast<Index>(
+        min(static_cast<Unsigned>(a) + static_cast<Unsigned>(b), static_cast<Unsigned>(most)));
+}
+
 }  // namespace detail
 
 // By all lanes of a warp. first_of(live rows) is the row to start at.
-template <class FirstOf>
-__device__ GroupStart find_group(const GroupCounts& groups, int64_t rows, FirstOf first_of) {
+template <class Index, class FirstOf>
+__device__ GroupStart<Index> find_group(const GroupCounts& groups, Index rows, FirstOf first_of) {
     if (groups.values == nullptr) {
         first_of(rows);
         return {rows, rows, 0};
     }
     const int lane = threadIdx.x % 32;
     const int per_lane = (groups.count + 31) / 32;
-    int64_t sum = 0;
+    Index sum = 0;
     bool ended = false;
     const int stop = min(groups.count, (lane + 1) * per_lane);
     for (int g = lane * per_lane; g < stop && !ended; ++g) {
         const int64_t size = detail::group_size(groups, g, rows);
         ended = size < 0;
-        sum += max(size, int64_t{0});
+        sum = detail::bounded_sum(sum, static_cast<Index>(max(size, int64_t{0})), rows);
     }
     const uint32_t ends = __ballot_sync(~0u, ended);
     if (ends != 0 && lane >= __ffs(ends)) sum = 0;
-    int64_t lane_end = sum;
+    Index lane_end = sum;
     for (int distance = 1; distance < 32; distance *= 2) {
-        const int64_t before = __shfl_up_sync(~0u, lane_end, distance);
-        if (lane >= distance) lane_end += before;
+        const Index before = __shfl_up_sync(~0u, lane_end, distance);
+        if (lane >= distance) lane_end = detail::bounded_sum(lane_end, before, rows);
     }
-    const int64_t live = min(__shfl_sync(~0u, lane_end, 31), rows);
-    const int64_t first = first_of(live);
+    const Index live = __shfl_sync(~0u, lane_end, 31);
+    const Index first = first_of(live);
     const int owner = __ffs(__ballot_sync(~0u, lane_end > first)) - 1;
     if (owner < 0) return {live, live, 0};  // no rows
-    GroupStart start{live, __shfl_sync(~0u, lane_end - sum, owner), owner * per_lane};
-    start.end += detail::group_size(groups, start.group, rows);
-    while (first >= start.end) start.end += detail::group_size(groups, ++start.group, rows);
+    if (per_lane == 1) return {live, __shfl_sync(~0u, lane_end, owner), owner};
+    const auto size_of = [&](int g) {
+        return static_cast<Index>(max(detail::group_size(groups, g, rows), int64_t{0}));
+    };
+    GroupStart<Index> start{live, owner == 0 ? 0 : __shfl_sync(~0u, lane_end, owner - 1), owner * per_lane};
+    start.end = detail::bounded_sum(start.end, size_of(start.group), rows);
+    while (first >= start.end) start.end = detail::bounded_sum(start.end, size_of(++start.group), rows);
     return start;
 }
 

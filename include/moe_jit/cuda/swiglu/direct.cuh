@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kDirectThreads)
 
     const GroupCounts groups{args.group_index, args.num_groups, args.groups_are_pairs};
     const auto first_of = [](int64_t live) { return RowShare<int64_t>::of(live).first; };
-    const GroupStart start = find_group(groups, args.rows, first_of);
+    const auto start = find_group(groups, args.rows, first_of);
     const auto share = RowShare<int64_t>::of(start.live_rows);
     GroupCursor<int64_t> group(groups, args.rows, start.end, start.group);
     RowMaxima<1> maximum(maxima);

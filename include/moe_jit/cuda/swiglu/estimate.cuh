@@ -4,6 +4,8 @@
 #include <cstdint>
 
 #include "moe_jit/core/arithmetic.h"
+#include "moe_jit/core/half.h"
+#include "moe_jit/cuda/pack.cuh"
 
 namespace moe_jit::cuda::swiglu {
 
@@ -32,15 +34,64 @@ __device__ __forceinline__ float approximate_reciprocal(float x) {
     return y;
 }
 
-// In the place of SigmoidProduct. Keeps the largest exponent of 2 that it meets.
+// In the place of SigmoidProduct. Keeps the largest exponent of 2 that it meets, if it is asked to.
+template <bool kKeepsExponent>
 struct EstimatedProduct {
     float exponent = 0.0f;
 
     __device__ __forceinline__ float operator()(float a, float factor) {
         const float x = a * (-kLog2E * factor);
-        exponent = fmaxf(exponent, x);
+        if (kKeepsExponent) exponent = fmaxf(exponent, x);
         return a * approximate_reciprocal(1.0f + approximate_exp2(x));
     }
+};
+
+// Of both halves of two words; NaN if one is.
+__device__ __forceinline__ uint32_t smaller(Bf16, uint32_t a, uint32_t b) {
+    asm("min.NaN.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+    return a;
+}
+__device__ __forceinline__ uint32_t smaller(F16, uint32_t a, uint32_t b) {
+    asm("min.NaN.f16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+    return a;
+}
+
+// The same for magnitudes; signs are meaningless.
+__device__ __forceinline__ uint32_t larger_magnitude(Bf16, uint32_t a, uint32_t b) {
+    asm("max.NaN.xorsign.abs.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+    return a;
+}
+__device__ __forceinline__ uint32_t larger_magnitude(F16, uint32_t a, uint32_t b) {
+    asm("max.NaN.xorsign.abs.f16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+    return a;
+}
+
+// What a thread must know of its operands, from words of two: cheaper than from each.
+template <class Format>
+class PairedOperands {
+  public:
+    __device__ __forceinline__ void add(uint32_t activated, uint32_t linear) {
+        smallest_ = smaller(Format{}, smallest_, activated);
+        largest_ = larger_magnitude(Format{}, largest_, linear);
+    }
+
+    // The largest exponent of 2 in the sigmoid.
+    __device__ __forceinline__ float exponent() const {
+        return -kLog2E * fminf(low(smallest_), high_half(Format{}, smallest_));
+    }
+
+    // At least the square of the largest magnitude.
+    __device__ __forceinline__ float squares() const {
+        const float a = low(largest_), b = high_half(Format{}, largest_);
+        return fmaf(a, a, b * b);
+    }
+
+  private:
+    __device__ __forceinline__ static float low(uint32_t word) {
+        return Format::to_float(static_cast<uint16_t>(word));
+    }
+
+    uint32_t smallest_ = 0, largest_ = 0;
 };
 
 // The deviation of a thread's estimates; infinite if they are worth nothing.

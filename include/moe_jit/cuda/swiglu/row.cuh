@@ -87,6 +87,16 @@ class Row {
         }
     }
 
+    // The same as words of two 16-bit operands.
+    template <int N>
+    __device__ __forceinline__ Pack<uint32_t, N / 2> activated_words(int i) const {
+        return load_pack<N / 2>(reinterpret_cast<const uint32_t*>(low_ + i));
+    }
+    template <int N>
+    __device__ __forceinline__ Pack<uint32_t, N / 2> linear_words(int i) const {
+        return load_pack<N / 2>(reinterpret_cast<const uint32_t*>(high_ + i));
+    }
+
     // Result i before quantisation.
     __device__ __forceinline__ float exact(int i) const {
         float activated[1], linear[1];

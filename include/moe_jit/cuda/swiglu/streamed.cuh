@@ -30,6 +30,8 @@ class Results {
     static constexpr int kVector = 16 / sizeof(typename X::Storage);
     static constexpr int kRuns = kResults / kVector;
     using RowOfX = Row<X, kMode>;
+    // Operands are used as they are stored, two to a word.
+    static constexpr bool kPaired = kMode == GluMode::kSwiglu && !RowOfX::kIntegers;
 
     __device__ __forceinline__ Results(const RowOfX& row, int half) : row_(row), last_(half - kVector) {
 #pragma unroll
@@ -44,20 +46,32 @@ class Results {
 
     // The largest estimated magnitude; 0 if the estimates are worth nothing.
     __device__ __forceinline__ float estimate() {
-        EstimatedProduct even, odd;
+        EstimatedProduct<!kPaired> even, odd;
+        PairedOperands<X> operands;
         float squares = 0.0f;
 #pragma unroll
         for (int r = 0; r < kRuns; ++r) {
             float activated[kVector], linear[kVector];
             row_.operands(begin_[r], scales_[r], activated, linear);
+            if constexpr (kPaired) {
+                const auto a = row_.template activated_words<kVector>(begin_[r]);
+                const auto b = row_.template linear_words<kVector>(begin_[r]);
+#pragma unroll
+                for (int i = 0; i < kVector / 2; ++i) operands.add(a.value[i], b.value[i]);
+            }
 #pragma unroll
             for (int i = 0; i < kVector; ++i) {
-                squares = fmaf(linear[i], linear[i], squares);
+                if (!kPaired) squares = fmaf(linear[i], linear[i], squares);
                 value_[r * kVector + i] = row_.apply(activated[i], linear[i], i % 2 ? odd : even);
             }
         }
+        float exponent = fmaxf(even.exponent, odd.exponent);
+        if constexpr (kPaired) {
+            exponent = operands.exponent();
+            squares = operands.squares();
+        }
         if (row_.smoothing()) smooth(squares);
-        deviation_ = deviation(fmaxf(even.exponent, odd.exponent), squares);
+        deviation_ = deviation(exponent, squares);
         float largest[4] = {};
 #pragma unroll
         for (int i = 0; i < kResults; ++i) largest[i % 4] = fmaxf(largest[i % 4], fabsf(value_[i]));
@@ -116,8 +130,6 @@ class Results {
                                              uint32_t (&words)[kResults / 4]) {
         if (!(amax >= kSmallestMaximum && amax <= kLargestMaximum)) deviation_ = __int_as_float(0x7f800000);
         const float factor = approximate_reciprocal(amax * (1.0f / 127.0f));
-        // As if all of the thread's results were as large as the largest.
-        const float certain = 0.5f - fmaf(largest_ * factor, deviation_, deviation_);
         bool uncertain = false;
 #pragma unroll
         for (int w = 0; w < kResults / 4; ++w) {
@@ -126,7 +138,7 @@ class Results {
             words[w] = __byte_perm(__byte_perm(q[0].bits(), q[1].bits(), 0x0040),
                                    __byte_perm(q[2].bits(), q[3].bits(), 0x0040), 0x5410);
 #pragma unroll
-            for (const RoundedEstimate& estimate : q) uncertain |= !(fabsf(estimate.distance) < certain);
+            for (const RoundedEstimate& estimate : q) uncertain |= estimate.uncertain(deviation_);
         }
         if (uncertain) correct(words, factor, recipe, amax);
     }
@@ -160,7 +172,6 @@ class Results {
         for (int i = 0; i < kResults; ++i) {
             uncertain |= uint32_t{RoundedEstimate(value_[i], factor).uncertain(deviation_)} << i;
         }
-        if (uncertain == 0) return;
         const RowQuantizer quantizer = RowQuantizer::of(recipe, amax, 127.0f);
         for_each(uncertain, [&](int i, int column) {
             const uint32_t byte = static_cast<uint8_t>(round_to_int8(quantizer.apply(row_.exact(column))));
@@ -183,22 +194,18 @@ class Results {
     float largest_;  // estimated magnitude
 };
 
-// Where a CTA begins, of up to INT_MAX rows.
+// Where a CTA begins.
 struct StreamStart {
     RowShare<int> share;
-    int live_rows, group_end, group;
+    GroupStart<int> group;
 
-    // By all lanes of a warp.
-    __device__ static StreamStart of(const GroupCounts& groups, int rows) {
-        StreamStart start;
-        const auto first_of = [&](int64_t live) {
-            start.live_rows = static_cast<int>(live);
-            start.share = RowShare<int>::of(start.live_rows);
-            return int64_t{start.share.first};
-        };
-        const GroupStart group = find_group(groups, rows, first_of);
-        start.group_end = static_cast<int>(min(group.end, int64_t{rows}));
-        start.group = group.group;
+    // By all lanes of a warp; `all` is the share if all rows are live.
+    __device__ static StreamStart of(const GroupCounts& groups, int rows, const RowShare<int>& all) {
+        StreamStart start{all, {}};
+        start.group = find_group(groups, rows, [&](int live) {
+            if (live != rows) start.share = RowShare<int>::of(live);
+            return start.share.first;
+        });
         return start;
     }
 };
@@ -246,22 +253,23 @@ __global__ void __launch_bounds__(kMostThreads<kResults>)
     const RowShare<int> all = RowShare<int>::of(rows);
     RowStream::prefetch(args.x, row_bytes, all);
     prefetch_parameters(args);
+    Maxima maximum(maxima);
+    Row<X, kMode> row(args);
+    Results<X, kMode, kResults> results(row, args.half);
     __syncthreads();
     let_dependents_start();
     wait_for_predecessors();
 
     RowStream stream(barriers, slots, args.x, row_bytes, all);
     if (threadIdx.x < 32) {
-        const auto found = StreamStart::of(groups, rows);
+        const auto found = StreamStart::of(groups, rows, all);
         if (threadIdx.x == 0) start = found;
     }
     __syncthreads();
     const RowShare<int> share = start.share;
-    if (start.live_rows != rows) stream.restart(args.x, share);
-    GroupCursor<int> group(groups, rows, start.group_end, start.group);
-    Maxima maximum(maxima);
-    Row<X, kMode> row(args);
-    Results<X, kMode, kResults> results(row, args.half);
+    const int live_rows = start.group.live_rows;
+    if (live_rows != rows) stream.restart(args.x, share);
+    GroupCursor<int> group(groups, rows, start.group.end, start.group.group);
     const auto use_group = [&] {
         row.use_parameters(group.parameters());
         results.load_scales();
@@ -285,7 +293,7 @@ __global__ void __launch_bounds__(kMostThreads<kResults>)
         results.store(amax, args.recipe, y);
         if (threadIdx.x == 0) args.scale[i] = RowQuantizer::of(args.recipe, amax, 127.0f).scale;
     }
-    clear_rows(args, start.live_rows);
+    clear_rows(args, live_rows);
 }
 
 }  // namespace moe_jit::cuda::swiglu
