@@ -62,6 +62,7 @@ RULES = {
     "event_for_another_pipe": "missing event MTE2_MTE3: the read",
     "barrier_v": "missing PipeBarrier<PIPE_V>: the read is not ordered after the write by fill",
     "barrier_v_overwrite": "missing PipeBarrier<PIPE_V>: the write .* after the read by increment",
+    "barrier_v_overwrite_in_place": "missing PipeBarrier<PIPE_V>: the write .* after the read by increment",
     "barrier_mte2": "missing PipeBarrier<PIPE_MTE2>: the write is not ordered after the write .*VECIN",
     "barrier_mte3": "missing PipeBarrier<PIPE_MTE3>: the write is not ordered after the write .*'y'",
     "barrier_s": "PipeBarrier<PIPE_S>: not available",

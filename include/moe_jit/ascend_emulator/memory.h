@@ -115,17 +115,24 @@ class OnChipMemory {
         for (int pipe = 0; pipe < kPipes; ++pipe) {
             Conflict conflict = later_than(written_[pipe], begin, end, pipe, known[pipe], own);
             conflict.wrote = true;
-            if (!conflict.found && writes)
-                conflict = later_than(read_[pipe], begin, end, pipe, known[pipe], own);
+            for (auto* read : {&read_[pipe], &read_before_[pipe]}) {
+                if (!conflict.found && writes)
+                    conflict = later_than(*read, begin, end, pipe, known[pipe], own);
+            }
             if (conflict.found) return conflict;
         }
         return {};
     }
 
     void record(uint64_t begin, uint64_t end, bool writes, Stamp own) {
-        LazyArray<uint32_t>& times = (writes ? written_ : read_)[static_cast<int>(pipe_of(own.slot))];
+        const int pipe = static_cast<int>(pipe_of(own.slot));
+        LazyArray<uint32_t>& times = (writes ? written_ : read_)[pipe];
         if (!times) times = LazyArray<uint32_t>(blocks_);
-        std::fill(times.get() + begin / kBlock, times.get() + (end + kBlock - 1) / kBlock, own.time);
+        if (!writes && !read_before_[pipe]) read_before_[pipe] = LazyArray<uint32_t>(blocks_);
+        for (uint64_t block = begin / kBlock; block < (end + kBlock - 1) / kBlock; ++block) {
+            if (!writes && times[block] != own.time) read_before_[pipe][block] = times[block];
+            times[block] = own.time;
+        }
     }
 
   private:
@@ -154,6 +161,8 @@ class OnChipMemory {
     DefinedBytes defined_;
     LazyArray<uint32_t> written_[kPipes];
     LazyArray<uint32_t> read_[kPipes];
+    // The read before the last one: what an instruction overwrites that has read it itself.
+    LazyArray<uint32_t> read_before_[kPipes];
 };
 
 }  // namespace moe_jit::emulator

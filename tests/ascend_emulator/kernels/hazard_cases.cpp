@@ -121,6 +121,13 @@ CASE(barrier_v_overwrite, AivOnly, 1) {
     if (!wrong) PipeBarrier<PIPE_ALL>();
     fill(kIn, 64);
 }
+CASE(barrier_v_overwrite_in_place, AivOnly, 1) {
+    fill(kIn, 64);
+    PipeBarrier<PIPE_V>();
+    increment(kOut, kIn, 64);
+    if (!wrong) PipeBarrier<PIPE_V>();
+    increment(kIn, kIn, 64);
+}
 CASE(barrier_mte2, AivOnly, 1) {
     load(kIn, gm.input, 64);
     if (!wrong) PipeBarrier<PIPE_MTE2>();

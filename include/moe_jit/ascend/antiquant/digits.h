@@ -95,6 +95,7 @@ class DigitSplitter {
             const int32_t count = least(kColumns, k_ - column);
             load(row, column, count);
             Abs(scratch, wide, count);
+            vector_barrier();
             Muls(wide, wide, 0.0f, count);  // NaN where x is not finite
             vector_barrier();
             ReduceMax(lanes(kPart), scratch, work_.Get<float>(), count);
