@@ -12,6 +12,7 @@ namespace detail {
 __aicore__ inline void times_sigmoid(const LocalTensor<float>& x, const LocalTensor<float>& z,
                                      const LocalTensor<float>& scratch, int32_t count) {
     Mins(scratch, z, 0.0f, count);
+    vector_barrier();
     Abs(z, z, count);
     vector_barrier();
     Exp(scratch, scratch, count);
