@@ -188,7 +188,7 @@ class TestRouted:
             weights=weights.bfloat16(),
             local_expert_offset=offset,
             use_routing_scales_on_input=scale_input,
-            accumulation=accumulation(ids, num_experts),
+            accumulation=accumulation(ids, num_experts, layer),
             **layer.experts(),
         )
         rows, returned, index = call_routed(layer, hidden, ids, weights, do_finalize=False, **options)
@@ -404,6 +404,6 @@ def test_reference_helpers_notice_a_wrong_result(setup):
     output = call(layer, hidden, routing)
     wrong = replace(layer, s2=layer.s2 * 1.02)
     reference = fp8_moe(
-        hidden, ids=ids, weights=weights, accumulation=accumulation(ids, 8), **wrong.experts()
+        hidden, ids=ids, weights=weights, accumulation=accumulation(ids, 8, layer), **wrong.experts()
     )
     assert not compare_output(output, reference).ok

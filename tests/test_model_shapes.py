@@ -88,7 +88,7 @@ def test_model(device, name):
             ids=ids[some],
             weights=weights[some],
             use_routing_scales_on_input=model.scale_input,
-            accumulation=accumulation(ids, model.num_experts),
+            accumulation=accumulation(ids, model.num_experts, layer),
             **layer.experts(),
         )
         index = parts.pair_to_row.view(num_tokens, -1)[some].flatten()

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 import moe_jit
+from moe_jit.plan import default_tactic
+from moe_jit.problem import Device, MoEProblem
 from moe_jit.reference import (
     FP32,
     HOPPER_FP8,
@@ -26,12 +28,21 @@ REPLAY_POISON = -7
 SPARE_ROWS = 3
 
 
-def accumulation(ids: torch.Tensor, num_experts: int) -> Accumulation:
-    """The deviation to allow for: without promotion only from about 100 rows per expert on, on a GPU."""
+def accumulation(ids: torch.Tensor, num_experts: int, layer: Layer) -> Accumulation:
+    """The deviation to allow for: that of the tile which the plan takes by default."""
     if ids.device.type == "cpu":
         return FP32
-    crowded = ids.shape[0] > 128 and ids.numel() / num_experts > 96
-    return HOPPER_FP8_FAST if crowded else HOPPER_FP8
+    problem = MoEProblem(
+        device=Device("cuda", sm_count=132),
+        num_tokens=ids.shape[0],
+        hidden_size=layer.hidden_size,
+        intermediate_size=layer.intermediate_size,
+        num_experts=num_experts,
+        num_local_experts=layer.gemm2.shape[0],
+        top_k=ids.shape[1],
+        routing_method=None,
+    )
+    return HOPPER_FP8_FAST if default_tactic(problem).has_fast_accumulation else HOPPER_FP8
 
 
 @contextmanager
@@ -175,7 +186,7 @@ def reference_for(
         ids=ids,
         weights=weights,
         use_routing_scales_on_input=scale_input,
-        accumulation=accumulation(ids, routing.logits.shape[1]),
+        accumulation=accumulation(ids, routing.logits.shape[1], layer),
         **layer.experts(),
         **options,
     )
