@@ -77,6 +77,14 @@ def test_most_experts_fit_one_tile(num_tokens: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rows", "tile"),
+    [(128, 160), (144, 192), (168, 192), (256, 160), (340, 192), (420, 160), (512, 192), (1024, 192)],
+)
+def test_many_rows_take_the_tile_that_experts_need_fewest_of(rows: int, tile: int) -> None:
+    assert default_tile_tokens(with_(num_tokens=rows * 128 // 8)) == tile
+
+
+@pytest.mark.parametrize(
     ("num_experts", "tier"), [(1, 32), (32, 32), (33, 64), (128, 128), (129, 256), (2048, 2048)]
 )
 def test_route_unit_names_policy_and_tier(num_experts: int, tier: int) -> None:

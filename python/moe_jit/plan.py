@@ -14,9 +14,9 @@ from .jit import ModuleSpec, Unit
 from .problem import MoEProblem
 
 # Token tiles with compiled code, see include/moe_jit/cuda/gemm/tile.cuh.
-TILE_TOKENS = (8, 16, 64, 128, 160)
+TILE_TOKENS = (8, 16, 64, 128, 160, 192)
 # Those that leave no registers for promotion of partial sums to fp32, see csrc/cuda/experts.cu.
-_FAST_ACCUMULATION_TILES = frozenset({160})
+_FAST_ACCUMULATION_TILES = frozenset({160, 192})
 # Above these the next tile is faster: a full 128-token tile waits for promotion and L2 (benchmarks/NOTES.md).
 _MOST_ROWS = {128: 96}
 # One of many experts may get most tokens: the widest tile wins 15 % if there is one, and loses 1 % if not.
@@ -62,6 +62,12 @@ def _is_one_wave(problem: MoEProblem) -> bool:
     return _FULL_WAVE * problem.device.sm_count <= tiles <= problem.device.sm_count
 
 
+def _fewest_tiles(tiles: list[int], mean: float) -> int:
+    """The tile that most experts need fewest of, the narrower one where they need equally many."""
+    rows = mean + 1.5 * math.sqrt(mean)
+    return min(tiles, key=lambda tile: (math.ceil(rows / tile), tile))
+
+
 def default_tile_tokens(problem: MoEProblem) -> int:
     """The narrowest token tile that holds nearly every expert's rows, so that weights are read once.
 
@@ -76,7 +82,10 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     allowed = [t for t in TILE_TOKENS if problem.fast_accum or t not in _FAST_ACCUMULATION_TILES]
     tiles = allowed if shortest_k > _SHORT_K and not _is_one_wave(problem) else allowed[1:]
     most = _MOST_ROWS_OF_MANY if problem.num_local_experts >= _MANY_EXPERTS else _MOST_ROWS
-    return next((tile for tile in tiles if rows <= most.get(tile, tile)), tiles[-1])
+    narrow = [tile for tile in tiles if tile not in _FAST_ACCUMULATION_TILES]
+    fitting = next((tile for tile in narrow if rows <= most.get(tile, tile)), None)
+    wide = [tile for tile in tiles if tile in _FAST_ACCUMULATION_TILES]
+    return fitting or (_fewest_tiles(wide, mean) if wide else narrow[-1])
 
 
 def default_tactic(problem: MoEProblem) -> Tactic:

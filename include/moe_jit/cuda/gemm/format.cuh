@@ -11,6 +11,7 @@
 //   column         where accumulator rows belong (not FP8, whose epilogues know)
 //   Loader         weights in registers only: shared memory -> operand registers
 //   kTileWarpgroups  of narrow token tiles: 2 where the weights keep both warpgroups busy, see Tile
+//   kOneEpilogue   the epilogue of the widest tile serves all widths: less code to compile and to fetch
 //   kSegmented     the Loader weighs and adds, in fp32, sums over segments of K
 #pragma once
 
@@ -60,12 +61,22 @@ MOE_JIT_FP8_ATOM(8);
 MOE_JIT_FP8_ATOM(16);
 MOE_JIT_FP8_ATOM(32);
 MOE_JIT_FP8_ATOM(64);
+MOE_JIT_FP8_ATOM(72);
 MOE_JIT_FP8_ATOM(80);
+MOE_JIT_FP8_ATOM(88);
 MOE_JIT_FP8_ATOM(96);
+MOE_JIT_FP8_ATOM(104);
 MOE_JIT_FP8_ATOM(112);
+MOE_JIT_FP8_ATOM(120);
 MOE_JIT_FP8_ATOM(128);
+MOE_JIT_FP8_ATOM(136);
 MOE_JIT_FP8_ATOM(144);
+MOE_JIT_FP8_ATOM(152);
 MOE_JIT_FP8_ATOM(160);
+MOE_JIT_FP8_ATOM(168);
+MOE_JIT_FP8_ATOM(176);
+MOE_JIT_FP8_ATOM(184);
+MOE_JIT_FP8_ATOM(192);
 #undef MOE_JIT_FP8_ATOM
 
 // kPromote_: Hopper sums FP8 products in about 14 bits; partial sums leave the tensor core every k-block.
@@ -77,14 +88,14 @@ struct Fp8E4M3 {
     static constexpr bool kPromote = kPromote_;
     static constexpr bool kSegmented = false;
     static constexpr int kTileWarpgroups = 1;
+    static constexpr bool kOneEpilogue = !kPromote_;
     static constexpr int kStagingBytes = kMaxStagingBytes;
     static constexpr bool kTokensInOrder = false;
     struct Params {};
 
-    // d (64 x kTokens, one warpgroup) = a * b^T, or d += a * b^T when `accumulate`.
-    template <int kTokens>
-    __device__ __forceinline__ static void mma(uint64_t a, uint64_t b, Accum (&d)[kTokens / 2],
-                                               bool accumulate) {
+    // d (64 x kTokens, one warpgroup) = a * b^T, or d += a * b^T when `accumulate`. kHeld >= kTokens / 2.
+    template <int kTokens, int kHeld>
+    __device__ __forceinline__ static void mma(uint64_t a, uint64_t b, Accum (&d)[kHeld], bool accumulate) {
         detail::fma<typename Fp8Atom<kTokens>::type>(a, b, d, detail::scale_out(accumulate),
                                                      std::make_index_sequence<kTokens / 2>{});
     }

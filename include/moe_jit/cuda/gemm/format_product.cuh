@@ -14,6 +14,7 @@ struct ProductFormat {
     static constexpr bool kPromote = false;
     static constexpr bool kSegmented = false;
     static constexpr int kTileWarpgroups = 1;
+    static constexpr bool kOneEpilogue = false;
     static constexpr int kStagingBytes = 0;
     static constexpr bool kTokensInOrder = true;
     // A thread's accumulator rows r and r + 8 are neighbouring columns.

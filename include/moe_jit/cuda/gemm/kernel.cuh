@@ -50,6 +50,13 @@ struct GroupedGemm {
     using TokenSource = Gather<Tile, Params>;
     using EpilogueState = std::common_type_t<typename Epilogues::State...>;
 
+    // Every width has an epilogue, or the widest one serves all.
+    using EpilogueWidths = std::conditional_t<Tile::kOneEpilogue, std::integer_sequence<int, Tile::kTokens>,
+                                              typename Tile::Widths>;
+    template <int kTokens>
+    using MmaWidths =
+        std::conditional_t<Tile::kOneEpilogue, typename Tile::Widths, std::integer_sequence<int, kTokens>>;
+
     // Calls f(Epilogue{}, its parameters) for the epilogue of `phase`.
     template <class F>
     __device__ __forceinline__ static void visit_epilogue(const Params& params, int phase, F f) {
@@ -78,6 +85,21 @@ struct GroupedGemm {
         uint32_t phase_;
     };
 
+    // Adds products up in the narrowest of the widths that holds the tile.
+    template <int kHeldTokens, int kWidth, int... kWider, class Accums>
+    __device__ __forceinline__ static void multiply(std::integer_sequence<int, kWidth, kWider...>,
+                                                    Storage& storage, const Params& params,
+                                                    const WorkOf<Tile>& info, int first_unit, Ring& ring,
+                                                    Accums& acc) {
+        if constexpr (sizeof...(kWider) > 0) {
+            if (info.tokens > kWidth) {
+                return multiply<kHeldTokens>(std::integer_sequence<int, kWider...>{}, storage, params, info,
+                                             first_unit, ring, acc);
+            }
+        }
+        Mainloop<Tile, kWidth, kHeldTokens>::run(storage, params, info, first_unit, ring, acc);
+    }
+
     template <int kTokens>
     __device__ static void compute_tile(Storage& storage, const Params& params, const WorkOf<Tile>& info,
                                         int warpgroup, Ring& ring, Turns& turns) {
@@ -98,7 +120,7 @@ struct GroupedGemm {
         typename Loop::Totals acc;
         if constexpr (kEarly) visit_epilogue(params, info.phase, load);
         turns.enter();
-        Loop::run(storage, params, info, first_unit, ring, acc);
+        multiply<kTokens>(MmaWidths<kTokens>{}, storage, params, info, first_unit, ring, acc);
         turns.leave();
         if constexpr (!kEarly) visit_epilogue(params, info.phase, load);
         const EpilogueContext ctx = context();
@@ -112,7 +134,7 @@ struct GroupedGemm {
         }
     }
 
-    // Runs the narrowest width that holds the tile.
+    // Computes with the narrowest epilogue that holds the tile.
     template <int kWidth, int... kWider>
     __device__ __forceinline__ static void dispatch_width(std::integer_sequence<int, kWidth, kWider...>,
                                                           Storage& storage, const Params& params,
@@ -140,7 +162,7 @@ struct GroupedGemm {
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
             if (Tile::kTurns == 1 || turn == 0) {
-                dispatch_width(typename Tile::Widths{}, storage, params, info, warpgroup, ring, turns);
+                dispatch_width(EpilogueWidths{}, storage, params, info, warpgroup, ring, turns);
             } else {
                 ring.advance(num_stages<Tile>(params.phase[info.phase], info));
             }

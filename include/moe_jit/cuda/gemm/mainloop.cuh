@@ -16,14 +16,15 @@ __device__ __forceinline__ void fence_gathered_tokens() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-template <class Tile, int kTokens>
+// Accumulators may be those of a wider tile, kHeldTokens.
+template <class Tile, int kTokens, int kHeldTokens = kTokens>
 struct Mainloop {
     using Format = typename Tile::Format;
     using Accum = typename Format::Accum;
     using Storage = SharedStorage<Tile>;
     using Ring = RingCursor<Tile::kStages>;
     static constexpr int kUnits = Tile::kUnits;
-    static constexpr int kAccums = kTokens / 2;
+    static constexpr int kAccums = kHeldTokens / 2;
     using Accums = Accum[kUnits][kAccums];
     // What the epilogue gets.
     using Totals = std::conditional_t<Format::kSegmented, float, Accum>[kUnits][kAccums];

@@ -52,6 +52,7 @@ struct Tile {
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
     static constexpr bool kFewTokens = false;
+    static constexpr bool kOneEpilogue = Format::kOneEpilogue;
     // Who brings token rows: TMA boxes of neighbouring rows, TMA boxes of one row each, or asynchronous
     // copies.
     static constexpr bool kTokensInOrder = Format::kTokensInOrder;
@@ -102,7 +103,15 @@ struct TileOf<128, Format, kMaxExperts> {
 // L2 as in tiles of 128 rows, and fewer bytes are written to shared memory.
 template <class Format, int kMaxExperts>
 struct TileOf<160, Format, kMaxExperts> {
-    using type = Tile<Format, kMaxExperts, 2, 2, 1, 64, 80, 96, 112, 128, 144, 160>;
+    using type =
+        Tile<Format, kMaxExperts, 2, 2, 1, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160>;
+};
+
+// For experts whose rows would not fit the tile above: one stage less, but fewer tiles.
+template <class Format, int kMaxExperts>
+struct TileOf<192, Format, kMaxExperts> {
+    using type = Tile<Format, kMaxExperts, 2, 2, 1, 64, 80, 96, 104, 112, 120, 128, 136, 144, 152, 160, 168,
+                      176, 184, 192>;
 };
 
 // The same tile in a kernel that is made for few tokens: CTAs may compute parts of K, and the work may come
