@@ -103,8 +103,11 @@ struct TileOf<128, Format, kMaxExperts> {
 // L2 as in tiles of 128 rows, and fewer bytes are written to shared memory.
 template <class Format, int kMaxExperts>
 struct TileOf<160, Format, kMaxExperts> {
-    using type =
-        Tile<Format, kMaxExperts, 2, 2, 1, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160>;
+    template <int... kWidths>
+    using Of = Tile<Format, kMaxExperts, 2, 2, 1, kWidths...>;
+    using type = std::conditional_t<Format::kOneEpilogue,
+                                    Of<64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160>,
+                                    Of<64, 80, 96, 112, 128, 144, 160>>;
 };
 
 // For experts whose rows would not fit the tile above: one stage less, but fewer tiles.
