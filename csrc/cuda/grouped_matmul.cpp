@@ -1,8 +1,12 @@
 // tvm-ffi entry point of the grouped product on tensor cores: one x whose rows a group list divides, one
-// weight [experts, k, n], one y. Python has validated every argument, sizes and alignment included.
+// weight [experts, k, n] or one [k, n] for each expert, one y. Python has validated every argument, sizes and
+// alignment included.
 #include "moe_jit/cuda/grouped_matmul.h"
 
+#include <array>
+
 #include "moe_jit/cuda/binding.h"
+#include "moe_jit/cuda/expert_lists.h"
 #include "moe_jit/cuda/integer_rows.h"
 #include "moe_jit/ffi/weight_table.h"
 
@@ -18,10 +22,12 @@ using ffi::TensorView;
 
 int64_t element_bytes(const TensorView& tensor) { return tensor.dtype().bits / 8; }
 
-ChannelTable channel_table(const Optional<Tensors>& tensors) {
-    if (!tensors.has_value()) return {nullptr, Element::kF32};
-    const TensorView table(tensors.value()[0]);
-    return {data<const void>(table), element_of(table)};
+int64_t bytes_of(const TensorView& tensor) { return tensor.numel() * element_bytes(tensor); }
+
+ListedTensors expert_list(const Tensors& tensors) {
+    ListedTensors list{};
+    for (const auto& tensor : tensors) list.data[list.count++] = data<const char>(TensorView(tensor));
+    return list;
 }
 
 // Scratch memory, carved in pieces of 16 bytes. With a null base it only counts.
@@ -46,6 +52,8 @@ struct Buffers {
     int32_t *row_offsets, *tile_offsets, *expert_ids, *counters;
     char* prepared_x;
     int32_t* row_sums;
+    int32_t* weight_at;
+    std::array<char*, 5> stacked;  // parameters that come as lists
 };
 
 class Operation {
@@ -53,6 +61,7 @@ class Operation {
     explicit Operation(const ffi::GroupedMatmulCall& call)
         : call_(call),
           x_(call.x[0]),
+          weights_(call.weight, call.packed_k),
           weight_(call.weight[0]),
           y_(call.y[0]),
           kind_(static_cast<ProductKind>(call.kind)),
@@ -66,6 +75,7 @@ class Operation {
         const Buffers buffers = carve(scratch);
         const int sms = device_.num_sms();
         prepare_x(buffers);
+        if (is_list()) prepare_lists(buffers);
         check(launch_group_schedule(schedule_args(buffers, sms), device_.stream()), "the group schedule");
         check(launch_product(product_args(buffers, sms), device_.stream()), "the grouped product");
     }
@@ -74,13 +84,19 @@ class Operation {
     bool is_int4() const { return kind_ == ProductKind::kInt4; }
     // 16-bit rows against int8 rows of K, see launch_order_pairs().
     bool is_reordered() const {
-        return kind_ == ProductKind::kAntiquant && weight_.ndim() == 3 && weight_.stride(2) != 1;
+        const bool blocked = weight_.ndim() - !is_list() > 2;
+        return kind_ == ProductKind::kAntiquant && !blocked && weight_.stride(weight_.ndim() - 1) != 1;
     }
     int64_t rows() const { return x_.size(0); }
     int64_t k() const { return is_int4() ? 8 * x_.size(1) : x_.size(1); }
     int64_t n() const { return y_.size(1); }
-    int num_experts() const { return static_cast<int>(weight_.size(0)); }
+    bool is_list() const { return !weights_.is_single(); }
+    int num_experts() const { return static_cast<int>(weights_.num_experts()); }
     int num_groups() const { return static_cast<int>(call_.group_list.value().size(0)); }
+
+    std::array<const Optional<Tensors>*, 5> parameters() const {
+        return {&call_.bias, &call_.scale, &call_.offset, &call_.antiquant_scale, &call_.antiquant_offset};
+    }
 
     Buffers carve(Scratch& scratch) const {
         Buffers b{};
@@ -90,6 +106,13 @@ class Operation {
         b.counters = scratch.take<int32_t>(1);
         b.prepared_x = scratch.take<char>(is_int4() ? rows() * k() : is_reordered() ? 2 * rows() * k() : 0);
         b.row_sums = scratch.take<int32_t>(call_.offset.has_value() ? rows() : 0);
+        if (!is_list()) return b;
+        b.weight_at = scratch.take<int32_t>(num_experts());
+        for (size_t i = 0; i < b.stacked.size(); ++i) {
+            if (!parameters()[i]->has_value()) continue;
+            b.stacked[i] =
+                scratch.take<char>(num_experts() * bytes_of(TensorView(parameters()[i]->value()[0])));
+        }
         return b;
     }
 
@@ -108,6 +131,24 @@ class Operation {
                                   device_.stream()),
                   "the row sums of x");
         }
+    }
+
+    void prepare_lists(const Buffers& b) const {
+        const ListedTensors weights = expert_list(call_.weight);
+        check(launch_locate(weights, span_of(weights), b.weight_at, device_.stream()), "the weights' places");
+        for (size_t i = 0; i < b.stacked.size(); ++i) {
+            if (!b.stacked[i]) continue;
+            const Tensors& tensors = parameters()[i]->value();
+            check(launch_stack(expert_list(tensors), bytes_of(TensorView(tensors[0])), b.stacked[i],
+                               device_.stream()),
+                  "the stacking of parameters");
+        }
+    }
+
+    ChannelTable channel_table(const Buffers& b, size_t i) const {
+        if (!parameters()[i]->has_value()) return {nullptr, Element::kF32};
+        const TensorView table(parameters()[i]->value()[0]);
+        return {is_list() ? b.stacked[i] : data<const char>(table), element_of(table)};
     }
 
     GroupScheduleArgs schedule_args(const Buffers& b, int sms) const {
@@ -132,7 +173,8 @@ class Operation {
     int segments() const {
         const auto& grouped = call_.antiquant_scale.has_value() ? call_.antiquant_scale : call_.scale;
         if (element_of(weight_) != Element::kI32) return 1;
-        return static_cast<int>(TensorView(grouped.value()[0]).numel() / (num_experts() * n()));
+        const int64_t experts = is_list() ? 1 : num_experts();
+        return static_cast<int>(TensorView(grouped.value()[0]).numel() / (experts * n()));
     }
 
     ProductArgs product_args(const Buffers& b, int sms) const {
@@ -143,15 +185,21 @@ class Operation {
         args.rows = rows();
         args.k = k();
         args.n = n();
-        args.weight = data<const void>(weight_);
-        args.num_experts = num_experts();
-        args.expert_bytes = weight_.stride(0) * element_bytes(weight_);
-        args.depth_stored = weight_.ndim() == 5 ? weight_.size(2) * weight_.size(3) : k();
-        args.bias = channel_table(call_.bias);
-        args.scale = channel_table(call_.scale);
-        args.offset = channel_table(call_.offset);
-        args.antiquant_scale = channel_table(call_.antiquant_scale);
-        args.antiquant_offset = channel_table(call_.antiquant_offset);
+        const ExpertSpan span = is_list()
+                                    ? span_of(expert_list(call_.weight))
+                                    : ExpertSpan{data<const char>(weight_),
+                                                 weight_.stride(0) * element_bytes(weight_), num_experts()};
+        args.weight = span.begin;
+        args.expert_bytes = span.step;
+        args.expert_places = span.count;
+        args.weight_at = b.weight_at;
+        const int dims = weight_.ndim();
+        args.depth_stored = dims > 3 ? weight_.size(dims - 3) * weight_.size(dims - 2) : k();
+        args.bias = channel_table(b, 0);
+        args.scale = channel_table(b, 1);
+        args.offset = channel_table(b, 2);
+        args.antiquant_scale = channel_table(b, 3);
+        args.antiquant_offset = channel_table(b, 4);
         args.segments = segments();
         args.token_scale = data<const float>(call_.per_token_scale);
         args.row_sums = call_.offset.has_value() ? b.row_sums : nullptr;
@@ -167,7 +215,9 @@ class Operation {
     }
 
     const ffi::GroupedMatmulCall& call_;
-    TensorView x_, weight_, y_;
+    TensorView x_;
+    ffi::WeightTable weights_;
+    TensorView weight_, y_;
     ProductKind kind_;
     DeviceStream device_;
 };

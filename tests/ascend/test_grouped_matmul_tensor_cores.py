@@ -89,6 +89,44 @@ def test_antiquant_parameters(
     check(problem, planned)
 
 
+@pytest.mark.parametrize("load", ["few", "many"])
+@pytest.mark.parametrize("layout", ["nd", "transposed", "nz"])
+@pytest.mark.parametrize(
+    ("name", "k_groups", "offset"),
+    [
+        ("f16", 1, False),
+        ("bf16", 1, False),
+        ("i8-i8", 1, False),
+        ("i8-bf16-token", 1, False),
+        ("bf16-i8", 1, True),
+        ("bf16-i4", 4, False),
+        ("f16-i4", 1, True),
+    ],
+)
+def test_lists_of_weights(
+    inputs: Inputs, planned: list, name: str, k_groups: int, offset: bool, layout: str, load: str
+):
+    if not takes(name, layout):
+        pytest.skip("not a layout of the tensor-core kernels")
+    sizes = {"k": 512, "n": 448, "k_groups": k_groups, "offset": offset, "tail": 3}
+    check(Problem(inputs, ROWS[name], COUNTS[load], layout=layout, stacked=False, **sizes), planned)
+
+
+@pytest.mark.parametrize("tokens", ["positive", "alternating", "paired", "huge"])
+@pytest.mark.parametrize("k_groups", [1, 6, 24])
+def test_sums_of_biased_weights(inputs: Inputs, planned: list, k_groups: int, tokens: str):
+    """Rows whose sums would grow with a bias of the weights."""
+    problem = Problem(inputs, ROWS["bf16-i4"], COUNTS["few"], 3072, 448, bias=False, k_groups=k_groups)
+    magnitude = problem.x.abs() + 1
+    sign = torch.ones(3072, dtype=torch.bfloat16)
+    if tokens == "alternating":
+        sign[1::2] = -1
+    elif tokens == "paired":
+        sign[2::4] = sign[3::4] = -1
+    problem.x = magnitude * sign.to(magnitude.device) * (2.0**100 if tokens == "huge" else 1)
+    check(problem, planned)
+
+
 @pytest.mark.parametrize("load", ["few", "some"])
 @pytest.mark.parametrize("layout", ["nd", "nz"])
 @pytest.mark.parametrize("bias", [False, True])

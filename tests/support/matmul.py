@@ -189,13 +189,13 @@ class Problem:
         return [(e, end - count, end) for e, (count, end) in enumerate(zip(self.counts, ends, strict=True))]
 
     def may_scale_sums(self, device: str) -> bool:
-        """A GPU may scale the exact sums of a column, and an Ascend kernel those of any group of int4
-        weights, so that weights are not rounded."""
+        """Sums of the weights themselves may be scaled, which then are not rounded: on a GPU where they have
+        no offset, and in an Ascend kernel of int4 weights."""
         if "antiquant_scale" not in self.parameters:
             return False
         if self.backend == backends.EMULATOR:
             return self.row.w == INT4
-        return device == "cuda" and self.k_groups == 1 and not self.offset
+        return device == "cuda" and not self.offset
 
     def expected(self, rounded: bool = True) -> reference.Product:
         """``rounded``: dequantised weights are, to 16 bits."""

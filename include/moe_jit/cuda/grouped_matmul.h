@@ -20,11 +20,12 @@ struct ProductArgs {
     const void* x;  // rows of x_pitch bytes, which start at multiples of 16 bytes
     int64_t x_pitch;
     int64_t rows;
-    int64_t k, n;        // elements
-    const void* weight;  // at a multiple of 16 bytes, as are experts and rows
-    int64_t num_experts;
-    int64_t expert_bytes;
-    int64_t depth_stored;  // blocked weights: k with padding
+    int64_t k, n;              // elements
+    const void* weight;        // at a multiple of 16 bytes, as are experts and rows
+    int64_t expert_bytes;      // from one place where weights of an expert may begin to the next
+    int64_t expert_places;     // such places
+    const int32_t* weight_at;  // [experts] the places that they do begin at; nullptr: 0, 1, ...
+    int64_t depth_stored;      // blocked weights: k with padding
     ChannelTable bias, scale, offset, antiquant_scale, antiquant_offset;
     int segments;              // groups of k
     const float* token_scale;  // [rows]

@@ -15,6 +15,8 @@ from .weights import BLOCK_K
 
 _ELEMENT = {torch.float16: "F16", torch.bfloat16: "Bf16", torch.float32: "F32"}
 _ALIGNMENT = 16  # bytes, of everything that is copied asynchronously or in vectors
+# Of listed weights: 2**31 such steps, coordinates of one tensor map, reach all of a GPU's memory.
+LISTED_ALIGNMENT = 256
 _UNIT_COLUMNS = 16
 # Elements of k that share scales: what divides the largest stage, or is a multiple of it.
 _SHORT_GROUPS = (32, 64, 128)
@@ -30,10 +32,12 @@ _TILES = (16, 64, 128, 160)
 # k, and for int8 weights that are transposed.
 _ALTERNATING_TILES = (16, 64, 128)
 _LONG_K = 4096
-# Weights that are converted keep both math warpgroups on a tile, see Format::kTileWarpgroups.
 _SHARED_TILES = (16, 64, 160)
+# Weights that are converted keep both math warpgroups on a tile, see Format::kTileWarpgroups; a tile of 32
+# has more of them in a stage than one of 64.
+_CONVERTED_TILES = (16, 32, 64, 160)
 # Two sets of sums leave no registers for wider tiles.
-_SEGMENT_TILES = (16, 64)
+_SEGMENT_TILES = (16, 32, 64)
 
 
 class TensorCoreProduct(NamedTuple):
@@ -85,8 +89,9 @@ def tensor_core_module(r: Request, p: Parameters, product: TensorCoreProduct, ta
             ("MOE_JIT_MAX_GROUPS", str(tier)),
         ),
     )
-    others = (Unit("cuda/group_schedule.cu"), Unit("cuda/integer_rows.cu"), Unit("cuda/grouped_matmul.cpp"))
-    return ModuleSpec(f"grouped_matmul_{target.replace('_', '')}", (unit, *others), target)
+    others = ("group_schedule.cu", "integer_rows.cu", "expert_lists.cu", "grouped_matmul.cpp")
+    units = (unit, *[Unit(f"cuda/{name}") for name in others])
+    return ModuleSpec(f"grouped_matmul_{target.replace('_', '')}", units, target)
 
 
 def tile_tokens(r: Request, tiles: tuple[int, ...]) -> int:
@@ -98,7 +103,7 @@ def tile_tokens(r: Request, tiles: tuple[int, ...]) -> int:
 
 def tensor_core_product(r: Request, p: Parameters) -> TensorCoreProduct | None:
     """None where sizes, alignment, layout or group type need the other module."""
-    if r.group_type is not GroupType.ROWS or len(r.x) != 1 or not r.one_output or not r.weight.is_stacked:
+    if r.group_type is not GroupType.ROWS or len(r.x) != 1 or not r.one_output:
         return None
     if not _x_is_aligned(r) or not _weight_is_aligned(r) or not _parameters_are_aligned(p):
         return None
@@ -124,12 +129,15 @@ def _x_is_aligned(r: Request) -> bool:
 def _weight_is_aligned(r: Request) -> bool:
     weight, tensor = r.weight, r.weight.tensors[0]
     size = tensor.element_size()
+    if weight.is_stacked:
+        starts_aligned = (tensor.data_ptr() | tensor.stride(0) * size) % _ALIGNMENT == 0
+    else:
+        starts_aligned = all(t.data_ptr() % LISTED_ALIGNMENT == 0 for t in weight.tensors)
     pitch = tensor.shape[-2] if weight.transposed else tensor.shape[-1]
     blocks = tensor.shape[-2:] if weight.blocked else (BLOCK_K, _ALIGNMENT)
     return (
-        tensor.data_ptr() % _ALIGNMENT == 0
+        starts_aligned
         and pitch * size % _ALIGNMENT == 0
-        and tensor.stride(0) * size % _ALIGNMENT == 0
         and weight.n[0] % (_UNIT_COLUMNS if weight.transposed else 8) == 0
         and blocks[0] == BLOCK_K
     )
@@ -168,7 +176,9 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     form += "" if p.antiquant_offset is None else "Offset"
     name = f"{'RowsOf' if r.weight.transposed else _layout(r)}{bits}<{element}>::{form}"
     output = "AntiquantOutput" if form == "Single" else "FloatOutput"
-    return TensorCoreProduct(name, f"{output}<{element}>", _SHARED_TILES)
+    # Parameters of eight groups in a stage leave no registers for a tile of 32.
+    tiles = _SHARED_TILES if groups > 1 and length == _SHORT_GROUPS[0] else _CONVERTED_TILES
+    return TensorCoreProduct(name, f"{output}<{element}>", tiles)
 
 
 def _scaled(p: Parameters) -> str:
@@ -197,5 +207,5 @@ def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
     form = "Segments" if segments > 1 else "Single"
     blocked = str(r.weight.blocked).lower()
     output = f"Int4Output<{_ELEMENT[p.output_dtype]}>"
-    tiles = _SEGMENT_TILES if segments > 1 else _SHARED_TILES
+    tiles = _SEGMENT_TILES if segments > 1 else _CONVERTED_TILES
     return TensorCoreProduct(f"Int8Int4<{blocked}>::{shifted}{form}", output, tiles)

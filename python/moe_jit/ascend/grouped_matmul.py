@@ -159,7 +159,7 @@ def _signature(x: Any, weight: Any, given: dict[str, Any]) -> Hashable:
     return (
         chosen(),
         _described(x),
-        _described(weight),
+        _described(weight, cuda_plan.LISTED_ALIGNMENT),
         *[None if given[name] is None else _described(given[name]) for name in _LISTS],
         _described((given["group_list"],)),
         scalars,
@@ -167,9 +167,9 @@ def _signature(x: Any, weight: Any, given: dict[str, Any]) -> Hashable:
     )
 
 
-def _described(tensors: Any) -> Hashable:
+def _described(tensors: Any, alignment: int = 16) -> Hashable:
     """Alignment counts because some kernels copy in vectors."""
-    return tuple([(t.shape, t.stride(), t.dtype, t.device, t.data_ptr() & 15) for t in tensors])
+    return tuple([(t.shape, t.stride(), t.dtype, t.device, t.data_ptr() % alignment) for t in tensors])
 
 
 def _is_plain(given: dict[str, Any]) -> bool:

@@ -56,6 +56,20 @@ struct Unpack<Bf16, 4> {
             out[i] = Pair<Bf16>::sub(and_xor<0x000f000fu, 0x43084308u>(r >> 4 * i), 0x43084308u);
         }
     }
+
+    // 16 + (w + 8) at even k, and -(16 + (7 - w)) at odd ones, so that what the bias adds to sums stays
+    // small.
+    __device__ __forceinline__ static void biased_columns(uint32_t r, uint32_t (&out)[4]) {
+        out[0] = biased(r << 3);
+        out[1] = biased(r >> 1);
+        out[2] = biased(r >> 5);
+        out[3] = biased(r >> 9);
+    }
+
+  private:
+    __device__ __forceinline__ static uint32_t biased(uint32_t r) {
+        return and_xor<0x00780078u, 0xc1b841c0u>(r);
+    }
 };
 
 template <>
@@ -147,11 +161,23 @@ struct Antiquantised : ProductFormat<float, 16> {
     // Columns in the 16 bits of n that a thread gets of each k, and units that they belong to.
     static constexpr int kHeld = 16 / kBits;
     static constexpr int kSharedUnits = kHeld / 2;
+    static constexpr bool kMayBias = kBits == 4 && std::is_same_v<Element, Bf16> && !kOffset;
+    static constexpr int kBiasedTokens = kMayBias && (kGroupSteps == 0 || kGroupSteps >= 8) ? 32 : 0;
+    static constexpr int kScaleSteps = std::min(kGroupSteps, 8);
+    static constexpr int kScaleBytes = 2;
+    static constexpr int kBias = 24;
 
     static Params params(const ProductArgs& args) {
         return {static_cast<const uint16_t*>(args.antiquant_scale.data),
                 static_cast<const uint16_t*>(args.antiquant_offset.data), static_cast<int>(args.n),
                 args.segments, static_cast<int>(args.k / args.segments * kTokenBits / 8 / kMmaBytes)};
+    }
+
+    // Of columns from `column` on, in step `step` of K or the last one.
+    __device__ __forceinline__ static const void* scales(const Params& params, int64_t expert, int step,
+                                                         int column) {
+        const int group = min(step / params.group_steps, params.groups - 1);
+        return params.scale + (expert * params.groups + group) * params.columns + column;
     }
 
     template <int kTokens>
@@ -167,8 +193,9 @@ struct Antiquantised : ProductFormat<float, 16> {
         return 8 * kHeld * chunk + kHeld * row + 2 * (unit % kSharedUnits) + h;
     }
 
-    template <int kUnits, int kStageSteps>
+    template <int kUnits, int kStageSteps, bool kBiased>
     class Loader {
+        static constexpr bool kUnscaled = kScaledSums || kBiased;
         static constexpr int kChunks = kUnits / kSharedUnits;
         // Groups that begin or go on in a stage.
         static constexpr int kStageGroups =
@@ -180,6 +207,7 @@ struct Antiquantised : ProductFormat<float, 16> {
                                           int tile_column, int thread)
             : params_(params) {
             const int lane = thread % 32, warp = thread / 32;
+            column_ = tile_column + Base::column(warp, 0, lane / 4, 0);
 #pragma unroll
             for (int i = 0; i < kChunks; ++i) {
                 position_[i] = first_chunk(tile_column, 4 * i + warp, lane);
@@ -187,8 +215,8 @@ struct Antiquantised : ProductFormat<float, 16> {
                 at_[i] = static_cast<int64_t>(info.expert) * params.groups * params.columns +
                          (column < params.columns ? column : 0);
             }
-            if constexpr (!kScaledSums) fetch();
-            if constexpr (kGroupSteps == 0 && !kScaledSums) {
+            if constexpr (!kUnscaled) fetch();
+            if constexpr (kGroupSteps == 0 && !kUnscaled) {
                 take_stage();
                 use_group(0);
             }
@@ -196,7 +224,7 @@ struct Antiquantised : ProductFormat<float, 16> {
 
         // Step `step` of a stage, which is in `block`.
         __device__ __forceinline__ void load(const uint8_t* block, int step, uint32_t (&a)[kUnits][4]) {
-            if constexpr (kGroupSteps > 0) {
+            if constexpr (kGroupSteps > 0 && !kUnscaled) {
                 if (step == 0) {
                     take_stage();
                     fetch();
@@ -211,7 +239,9 @@ struct Antiquantised : ProductFormat<float, 16> {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     uint32_t pairs[kHeld];
-                    if constexpr (kSlabs) {
+                    if constexpr (kBiased) {
+                        Unpack<Element, kBits>::biased_columns(m[step % 2 * 2 + half], pairs);
+                    } else if constexpr (kSlabs) {
                         Unpack<Element, kBits>::columns(m[step % 2 * 2 + half], pairs);
                     } else {
                         Unpack<Element, kBits>::depths(m[step % 2 * 2 + half], pairs);
@@ -226,6 +256,24 @@ struct Antiquantised : ProductFormat<float, 16> {
                     }
                 }
             }
+        }
+
+        // Of the segment that ends with the next promotion.
+        __device__ __forceinline__ void read_scales(const uint8_t* row) {
+#pragma unroll
+            for (int i = 0; i < kChunks; ++i) {
+                const auto words = *reinterpret_cast<const Words*>(row + 2 * (column_ + 32 * kHeld * i));
+#pragma unroll
+                for (int c = 0; c < kHeld; ++c) {
+                    const uint32_t word = words.word[c / 2];
+                    sum_scale_[i * kHeld + c] = bits_float(c % 2 ? word & 0xffff0000u : word << 16);
+                }
+            }
+        }
+
+        // Adds the sum of a segment, in row half h of `unit`.
+        __device__ __forceinline__ void promote(float& total, float sum, int unit, int h) const {
+            total = kGroupSteps == 0 ? total + sum : fp32::fma(sum, sum_scale_[2 * unit + h], total);
         }
 
         template <class Fragments>
@@ -262,7 +310,7 @@ struct Antiquantised : ProductFormat<float, 16> {
 
         static constexpr int kWords = kHeld / 2;
         // The parameters of a thread's neighbouring columns, packed.
-        struct Words {
+        struct alignas(4 * kWords) Words {
             uint32_t word[kWords];
         };
 
@@ -325,7 +373,7 @@ struct Antiquantised : ProductFormat<float, 16> {
         }
 
         __device__ __forceinline__ uint32_t scaled(uint32_t pair, int i, int c) const {
-            if constexpr (kScaledSums) {
+            if constexpr (kUnscaled) {
                 return pair;
             } else if constexpr (kOffset) {
                 return dequantise<Element>(pair, scale_[i][c], offset_[i][c]);
@@ -335,6 +383,8 @@ struct Antiquantised : ProductFormat<float, 16> {
         }
 
         const Params& params_;
+        int column_;
+        float sum_scale_[kChunks * kHeld];
         int position_[kChunks];
         int64_t at_[kChunks];
         int group_ = 0;  // of the next stage's first step

@@ -23,6 +23,8 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
     using Params = Int8Int4Params;
     static constexpr bool kShifted = kShifted_;
     static constexpr bool kSegmented = kSegmented_;
+    static constexpr int kScaleSteps = kSegmented ? kBlockSteps : 0;
+    static constexpr int kScaleBytes = 8;
     static constexpr int kTileWarpgroups = 2;
     static constexpr int kDepth = kBlockBytes;
     using Weights = SlabsOfN<4, kDepth, kBlocked ? 32 : 128, kBlocked, 128>;
@@ -32,6 +34,13 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
     static Params params(const ProductArgs& args) {
         return {static_cast<const uint64_t*>(args.scale.data), static_cast<int>(args.n), args.segments,
                 static_cast<int>(args.k / args.segments / kDepth)};
+    }
+
+    // Of columns from `column` on, in step `step` of K or the last one.
+    __device__ __forceinline__ static const void* scales(const Params& params, int64_t expert, int step,
+                                                         int column) {
+        const int segment = min(step / kBlockSteps / params.segment_blocks, params.segments - 1);
+        return params.scale + (expert * params.segments + segment) * params.columns + column;
     }
 
     template <int kTokens>
@@ -46,7 +55,7 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
         return 128 * (unit / 2) + 32 * warp + 4 * row + 2 * (unit % 2) + h;
     }
 
-    template <int kUnits, int kStageSteps>
+    template <int kUnits, int kStageSteps, bool kBiased>
     class Loader {
         static_assert(kUnits == 2, "columns of one word belong to two units");
 
@@ -60,11 +69,7 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
             const bool upper_first = lane % 4 >= 2;
             first_pair_ = upper_first ? 0x2064 : 0x6420;
             second_pair_ = upper_first ? 0x3175 : 0x7531;
-            const int column = first_column + Int8Int4SlabsOfN::column(warp, 0, lane / 4, 0);
-            valid_ = column < params.columns;
-            scale_ = params.scale + static_cast<int64_t>(info.expert) * params.segments * params.columns +
-                     (valid_ ? column : 0);
-            if constexpr (kSegmented) fetch();
+            column_ = tile_column + Int8Int4SlabsOfN::column(warp, 0, lane / 4, 0);
         }
 
         // Thread (g, c) gets k = 4c .. 4c + 3 and 16 + 4c .. of columns 4g .. 4g + 3.
@@ -97,6 +102,16 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
             }
         }
 
+        // Of the segment that the block is in.
+        __device__ __forceinline__ void read_scales(const uint8_t* row) {
+            const auto* pairs = reinterpret_cast<const uint4*>(row + kScaleBytes * column_);
+            const uint4 low = pairs[0], high = pairs[1];
+            scale_[0] = scale_of(low.x);
+            scale_[1] = scale_of(low.z);
+            scale_[2] = scale_of(high.x);
+            scale_[3] = scale_of(high.z);
+        }
+
         // Sums count from an integer whose bits are those of kOrigin: as long as they stay below 2^22, which
         // segments do, their bits are those of kOrigin plus the sum.
         template <int kAccums>
@@ -109,20 +124,17 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
         template <int kAccums>
         __device__ __forceinline__ void promote(float (&acc)[kUnits][kAccums],
                                                 const Accum (&part)[kUnits][kAccums]) {
-            float scale[2 * kUnits];
+            if constexpr (kShifted) {
 #pragma unroll
-            for (int i = 0; i < 2 * kUnits; ++i) {
-                scale[i] = next_[i];
-                if constexpr (kShifted) {
-                    weighed_[i] += static_cast<float>(sums_[i]) * scale[i];
+                for (int i = 0; i < 2 * kUnits; ++i) {
+                    weighed_[i] += static_cast<float>(sums_[i]) * scale_[i];
                     sums_[i] = 0;
                 }
             }
-            fetch();
 #pragma unroll
             for (int i = 0; i < kUnits * kAccums; ++i) {
                 const int u = i / kAccums, a = i % kAccums;
-                acc[u][a] = fp32::fma(bits_float(part[u][a]) - kOrigin, scale[2 * u + a / 2 % 2], acc[u][a]);
+                acc[u][a] = fp32::fma(bits_float(part[u][a]) - kOrigin, scale_[2 * u + a / 2 % 2], acc[u][a]);
             }
         }
 
@@ -174,32 +186,13 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
             return fp32::mul(fp19(bits_float(bits)), 1.0f / (1 << kScaleBits));
         }
 
-        // Reads the next segment's scales ahead of their use.
-        __device__ __forceinline__ void fetch() {
-            const bool more = valid_ && segment_ < params_.segments;
-#pragma unroll
-            for (int i = 0; i < 2 * kUnits; ++i) next_[i] = 0;
-            if (more) {
-                const auto* pairs = reinterpret_cast<const uint4*>(scale_);
-                const uint4 low = __ldg(pairs), high = __ldg(pairs + 1);
-                next_[0] = scale_of(low.x);
-                next_[1] = scale_of(low.z);
-                next_[2] = scale_of(high.x);
-                next_[3] = scale_of(high.z);
-            }
-            scale_ += params_.columns;
-            ++segment_;
-        }
-
         const Params& params_;
         int position_;
         uint32_t first_pair_, second_pair_;
-        bool valid_;
-        const uint64_t* scale_;
-        int segment_ = 0;
+        int column_;
+        float scale_[2 * kUnits];
         int sums_[2 * kUnits] = {};
         float weighed_[2 * kUnits] = {};
-        float next_[2 * kUnits];
     };
 };
 

@@ -13,6 +13,9 @@ struct ProductFormat {
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr bool kSegmented = false;
+    static constexpr int kBiasedTokens = 0;
+    static constexpr int kScaleSteps = 0;
+    static constexpr int kScaleBytes = 0;
     static constexpr int kTileWarpgroups = 1;
     static constexpr bool kOneEpilogue = false;
     static constexpr int kStagingBytes = 0;

@@ -11,6 +11,7 @@
 #include "moe_jit/cuda/gemm/mainloop.cuh"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
 #include "moe_jit/cuda/gemm/token_producer.cuh"
+#include "moe_jit/cuda/gemm/token_sums.cuh"
 #include "moe_jit/cuda/gemm/weight_producer.cuh"
 #include "moe_jit/cuda/pdl.cuh"
 
@@ -48,6 +49,7 @@ struct GroupedGemm {
     };
 
     using TokenSource = Gather<Tile, Params>;
+    static constexpr int kSummers = Tile::kBiased ? kTokenSummers : 0;
     using EpilogueState = std::common_type_t<typename Epilogues::State...>;
 
     // Every width has an epilogue, or the widest one serves all.
@@ -174,17 +176,22 @@ struct GroupedGemm {
             WeightProducer<Tile, Params>::run(storage, params, first_claim);
         } else if (threadIdx.x < 32 + 32 * TokenSource::kWarps) {
             TokenProducer<Tile, Params>::run(storage, params, threadIdx.x - 32);
+        } else if constexpr (Tile::kBiased) {
+            static_assert(1 + TokenSource::kWarps + kTokenSummers <= 4, "warps of a producer warpgroup");
+            const int thread = threadIdx.x - 32 - 32 * TokenSource::kWarps;
+            if (thread < 32 * kTokenSummers) TokenSummers<Tile>::run(storage, params, thread);
         }
     }
 
     __device__ static void init_barriers(Storage& storage) {
         for (int s = 0; s < Tile::kStages; ++s) {
             storage.full[s].init(1 + TokenSource::kArrivals);
-            storage.empty[s].init(Tile::kTileWarpgroups * 4);
+            storage.empty[s].init(Tile::kTileWarpgroups * 4 + kSummers);
+            if constexpr (Tile::kBiased) storage.token_sums.full[s].init(kSummers);
         }
         for (int s = 0; s < kTileSlots; ++s) {
             storage.tile_full[s].init(1);
-            storage.tile_empty[s].init(32 * (TokenSource::kWarps + kMathWarps));
+            storage.tile_empty[s].init(32 * (TokenSource::kWarps + kSummers + kMathWarps));
         }
         for (auto& turn : storage.turn) turn.init(Tile::kTileWarpgroups * 4);
         cutlass::arch::fence_barrier_init();

@@ -28,6 +28,7 @@ struct Mainloop {
     using Accums = Accum[kUnits][kAccums];
     // What the epilogue gets.
     using Totals = std::conditional_t<Format::kSegmented, float, Accum>[kUnits][kAccums];
+    static constexpr bool kSegmented = Format::kSegmented || Tile::kBiased;
 
     // Keeps the compiler from moving register accesses across asynchronous MMAs.
     template <int kCount>
@@ -220,7 +221,7 @@ struct Mainloop {
     // the one before run. Every item is waited for: ptxas lets no MMA that may be in flight share its operand
     // registers with another one, be it of another width. The other warpgroup fills the gaps.
     static constexpr int kStageSteps = Tile::kBlocks * kSteps;
-    static constexpr int kHeldSums = kUnits * kAccums * (Format::kSegmented ? 2 : 1);
+    static constexpr int kHeldSums = kUnits * kAccums * (kSegmented ? 2 : 1);
     static constexpr int kItemSteps = std::min(kHeldSums <= 32    ? 4
                                                : kHeldSums <= 128 ? 2
                                                                   : 1,
@@ -245,8 +246,9 @@ struct Mainloop {
         }
     }
 
+    // Adds an item to `acc`, or starts new sums with it.
     __device__ __forceinline__ static void issue_item(Storage& storage, int slot, int item,
-                                                      Fragments& fragments, Accums& acc) {
+                                                      Fragments& fragments, Accums& acc, bool accumulate) {
         fence(fragments);
         fence(acc);
         cute::warpgroup_arrive();
@@ -258,14 +260,23 @@ struct Mainloop {
                 step % kSteps * (Format::kMmaBytes >> 4);
 #pragma unroll
             for (int u = 0; u < kUnits; ++u) {
-                Format::template mma<kTokens>(fragments[i][u], tokens, acc[u], true);
+                Format::template mma<kTokens>(fragments[i][u], tokens, acc[u], accumulate || i > 0);
             }
         }
         cute::warpgroup_commit_batch();
     }
 
-    // Adds item after item to `acc`. ended(item) is called when the MMAs of an item have finished.
-    template <class Loader, class Ended>
+    // The scales of an item that ends a segment, while its MMAs run.
+    template <class Loader>
+    __device__ __forceinline__ static void read_scales(Storage& storage, int slot, int item, Loader& loader) {
+        constexpr int kScaleItems = Format::kScaleSteps / kItemSteps;
+        static_assert(Format::kScaleSteps % kItemSteps == 0, "scales change with items");
+        if ((item + 1) % kScaleItems == 0) loader.read_scales(storage.scales.row[slot][item / kScaleItems]);
+    }
+
+    // Adds item after item to `acc`; every item whose number kFreshItems divides starts new sums, 0: none.
+    // ended(item, position in the ring) is called when the MMAs of an item have finished.
+    template <int kFreshItems, class Loader, class Ended>
     __device__ __forceinline__ static void from_registers(Storage& storage, Loader& loader, int stages,
                                                           Ring& ring, Accums& acc, Ended ended) {
         static_assert(kItems % 2 == 0, "items come in pairs, so that their registers have fixed names");
@@ -274,12 +285,15 @@ struct Mainloop {
         load_item(storage, ring.slot, 0, loader, fragments[0]);
         for (int s = 0; s < stages; ++s) {
             // Known to be uniform, descriptors are computed once for a warp.
-            const int slot = __shfl_sync(0xffffffffu, ring.slot, 0);
+            const Ring current{__shfl_sync(0xffffffffu, ring.slot, 0), ring.phase};
+            const int slot = current.slot;
             ring.advance();
 #pragma unroll
             for (int item = 0; item < kItems; ++item) {
-                issue_item(storage, slot, item, fragments[item % 2], acc);
+                const bool fresh = kFreshItems > 0 && item % std::max(kFreshItems, 1) == 0;
+                issue_item(storage, slot, item, fragments[item % 2], acc, !fresh);
                 loader.observe(fragments[item % 2]);
+                if constexpr (Tile::kScaled) read_scales(storage, slot, item, loader);
                 if (item + 1 < kItems) {
                     load_item(storage, slot, item + 1, loader, fragments[(item + 1) % 2]);
                 } else if (s + 1 < stages) {
@@ -289,7 +303,7 @@ struct Mainloop {
                 cute::warpgroup_wait<0>();
                 fence(fragments[item % 2]);
                 fence(acc);
-                ended(item);
+                ended(item, current);
             }
             release(storage, slot);
         }
@@ -304,13 +318,37 @@ struct Mainloop {
         Accums part;
         int blocks_left = loader.segment_blocks();
         loader.begin_segment(part);
-        from_registers(storage, loader, stages, ring, part, [&](int item) {
+        from_registers<0>(storage, loader, stages, ring, part, [&](int item, const Ring&) {
             if ((item + 1) % kBlockItems != 0 || --blocks_left > 0) return;
             loader.promote(acc, part);
             loader.begin_segment(part);
             blocks_left = loader.segment_blocks();
         });
         if (blocks_left != loader.segment_blocks()) loader.promote(acc, part);
+    }
+
+    // Biased weights: the same for segments that end with items, less what the bias adds.
+    template <class Loader>
+    __device__ __forceinline__ static void biased(Storage& storage, Loader& loader, int stages, Ring& ring,
+                                                  Totals& acc) {
+        constexpr int kSegmentItems = kItems / Tile::kStageSegments;
+        static_assert(kItems % Tile::kStageSegments == 0, "segments are of whole items");
+        Accums part;
+        const int pair = threadIdx.x % 4 * 2;
+        from_registers<kSegmentItems>(storage, loader, stages, ring, part, [&](int item, const Ring& at) {
+            if ((item + 1) % kSegmentItems != 0) return;
+            if (item < kSegmentItems) storage.token_sums.full[at.slot].wait(at.phase);
+            const float* sums = storage.token_sums.sum[at.slot][item / kSegmentItems] + pair;
+#pragma unroll
+            for (int j = 0; j < kTokens / 8; ++j) {
+                const float2 two = *reinterpret_cast<const float2*>(sums + 8 * j);
+#pragma unroll
+                for (int i = 0; i < 4 * kUnits; ++i) {
+                    const int u = i / 4, a = 4 * j + i % 4;
+                    loader.promote(acc[u][a], part[u][a] + (i % 2 ? two.y : two.x), u, i % 4 / 2);
+                }
+            }
+        });
     }
 
     template <class Params>
@@ -321,13 +359,15 @@ struct Mainloop {
         clear(acc);
         if constexpr (Format::Weights::kInRegisters) {
             const int column = first_unit * kUnitRows;
-            typename Format::template Loader<kUnits, kStageSteps> loader(
+            typename Format::template Loader<kUnits, kStageSteps, Tile::kBiased> loader(
                 params.format, info, info.row_tile * Tile::kRows + column, column,
                 threadIdx.x % kWarpgroupThreads);
             if constexpr (Format::kSegmented) {
                 segmented(storage, loader, stages, ring, acc);
+            } else if constexpr (Tile::kBiased) {
+                biased(storage, loader, stages, ring, acc);
             } else {
-                from_registers(storage, loader, stages, ring, acc, [](int) {});
+                from_registers<0>(storage, loader, stages, ring, acc, [](int, const Ring&) {});
             }
             loader.finish(acc);
         } else if constexpr (Format::kPromote && kPipelined) {

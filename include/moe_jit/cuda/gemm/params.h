@@ -20,6 +20,7 @@ struct PhaseParams {
     int pairs_per_token;     // pair index / pairs_per_token = token row
     int k_parts;             // parts of K per tile, of tiles that split it: 1, 2 or 4
     float inverse_parts;     // 1 / (row_tiles * k_parts)
+    const int32_t* weight_at;  // the last coordinate of each expert in the weight map; nullptr: its number
 };
 
 // Where the work is: prefix sums over the local experts, and counters that start at zero.

@@ -18,13 +18,14 @@ struct Product {
 
     static cudaError_t encode_weights(CUtensorMap* map, const ProductArgs& a) {
         if constexpr (Weights::kSlabs) {
-            const SlabMatrix matrix{a.weight,       a.num_experts, a.k, a.n * Weights::kBits / 8,
+            const SlabMatrix matrix{a.weight,       a.expert_places, a.k, a.n * Weights::kBits / 8,
                                     a.expert_bytes, a.depth_stored};
             return encode_slab_map(map, matrix, Weights::kSlabBytes, Weights::kLineBytes, Weights::kDepth,
                                    Tile::kBoxRows / Weights::kSlabRows, Weights::kBlocked);
         } else {
             constexpr int kWeightBits = Weights::kRowBytes * Format::kTokenBits / kBlockBytes;
-            const WeightMatrix matrix{a.weight, a.num_experts, a.n, a.k * kWeightBits / 8, RowOrder::kPairs};
+            const WeightMatrix matrix{a.weight,         a.expert_places, a.n, a.k * kWeightBits / 8,
+                                      RowOrder::kPairs, a.expert_bytes};
             return encode_weight_map(map, matrix, Tile::kBoxRows, Weights::kRowBytes);
         }
     }
@@ -40,6 +41,7 @@ struct Product {
         phase.k_bytes = static_cast<int>(a.k * Format::kTokenBits / 8);
         phase.token_pitch = static_cast<int>(a.x_pitch);
         phase.tokens = static_cast<const uint8_t*>(a.x);
+        phase.weight_at = a.weight_at;
         if constexpr (Tile::kTokensByTma) {
             if (const cudaError_t error = encode_token_map(&params.tokens[0], a.x, a.rows, phase.k_bytes,
                                                            a.x_pitch, Tile::kTokenBoxRows);

@@ -48,7 +48,8 @@ __device__ __forceinline__ auto pack_pair(Value low, Value high) {
 // An Output provides
 //   Rounding                   from a value to the element that is stored
 //   Params, params(args)       kernel parameters, from ProductArgs
-//   Channel, kChannelRegisters parameters of a column; channel(params, expert, column) reads them
+//   Read, kChannelRegisters    parameters of a column as memory has them; read(params, index) requests them
+//   Channel                    the same as values use them; channel(params, read)
 //   Token                      parameters of a row; token(params, row) reads them
 //   value(sum, channel, token) the value
 template <class Tile, class Output>
@@ -58,6 +59,9 @@ struct ProductRows {
     static constexpr int kUnits = Tile::kUnits;
     // Tokens whose parameters are requested together, in groups of eight columns of the accumulators.
     static constexpr int kGroupsAhead = 4;
+    // Of those, requested before the mainloop.
+    static constexpr int kEarlyGroups = Tile::kTokens <= 32 ? 2 : 0;
+    static constexpr int kEarlyTokens = std::max(2 * kEarlyGroups, 1);
 
     struct Params {
         typename Output::Params output;
@@ -66,9 +70,12 @@ struct ProductRows {
     };
 
     struct State {
-        static constexpr int kRegisters = 2 * kUnits * Output::kChannelRegisters;
-        typename Output::Channel channel[kUnits][2];
+        static constexpr int kRegisters =
+            2 * kUnits * Output::kChannelRegisters + kEarlyTokens * sizeof(typename Output::Token) / 4;
+        typename Output::Read read[kUnits][2];
+        typename Output::Token token[kEarlyTokens];
     };
+    using Channels = typename Output::Channel[kUnits][2];
 
     __device__ __forceinline__ static int64_t column(const EpilogueContext& ctx, int unit, int h) {
         return ctx.unit * int64_t{kUnitRows} + Format::column(ctx.warp(), unit, ctx.row(), h);
@@ -79,9 +86,20 @@ struct ProductRows {
 #pragma unroll
         for (int i = 0; i < 2 * kUnits; ++i) {
             const int64_t n = min(column(ctx, i / 2, i % 2), params.columns - 1);
-            state.channel[i / 2][i % 2] = Output::channel(params.output, ctx.info.expert, n, params.columns);
+            state.read[i / 2][i % 2] = Output::read(params.output, ctx.info.expert * params.columns + n);
         }
+#pragma unroll
+        for (int i = 0; i < 2 * kEarlyGroups; ++i) state.token[i] = token(params, ctx, i);
         return state;
+    }
+
+    // Parameters of a thread's token i: two of every eight are.
+    __device__ __forceinline__ static typename Output::Token token(const Params& params,
+                                                                   const EpilogueContext& ctx, int i) {
+        const int t = ctx.column() + 8 * (i / 2) + i % 2;
+        typename Output::Token token{};
+        if (t < ctx.info.tokens) token = Output::token(params.output, int64_t{ctx.info.token_begin} + t);
+        return token;
     }
 
     // Column of a thread's element h in `unit`, relative to its first one.
@@ -90,14 +108,14 @@ struct ProductRows {
     }
 
     template <class Sum, int kAccums>
-    __device__ __forceinline__ static void store_token(const State& state, Sum (&acc)[kUnits][kAccums], int i,
-                                                       Element* out, int valid,
+    __device__ __forceinline__ static void store_token(const Channels& channel, Sum (&acc)[kUnits][kAccums],
+                                                       int i, Element* out, int valid,
                                                        const typename Output::Token& token) {
         using Rounding = typename Output::Rounding;
 #pragma unroll
         for (int u = 0; u < kUnits; ++u) {
-            const auto low = Output::value(acc[u][i], state.channel[u][0], token);
-            const auto high = Output::value(acc[u][i + 2], state.channel[u][1], token);
+            const auto low = Output::value(acc[u][i], channel[u][0], token);
+            const auto high = Output::value(acc[u][i + 2], channel[u][1], token);
             Element* target = out + column_offset(u, 0);
             if constexpr (Format::kPairedColumns) {
                 store_if(column_offset(u, 0) < valid, target, pack_pair<Rounding>(low, high));
@@ -111,6 +129,11 @@ struct ProductRows {
     template <int kTokens, class Sum>
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const State& state, Sum (&acc)[kUnits][kTokens / 2]) {
+        Channels channel;
+#pragma unroll
+        for (int i = 0; i < 2 * kUnits; ++i) {
+            channel[i / 2][i % 2] = Output::channel(params.output, state.read[i / 2][i % 2]);
+        }
         const int64_t first_column = column(ctx, 0, 0);
         const auto columns =
             static_cast<int>(min(params.columns - first_column, int64_t{kUnits * kUnitRows}));
@@ -123,18 +146,18 @@ struct ProductRows {
 #pragma unroll
         for (int first = 0; first < kGroups; first += kGroupsAhead) {
             if (8 * first >= ctx.info.tokens) break;
-            typename Output::Token token[kGroupsAhead][2] = {};
+            typename Output::Token tokens_ahead[2 * kGroupsAhead];
 #pragma unroll
             for (int i = 0; i < 2 * kGroupsAhead; ++i) {
-                const int t = 8 * (first + i / 2) + i % 2;
-                if (t < tokens) token[i / 2][i % 2] = Output::token(params.output, first_row + t);
+                const int t = 2 * first + i;
+                tokens_ahead[i] = t < 2 * kEarlyGroups ? state.token[t] : token(params, ctx, t);
             }
 #pragma unroll
             for (int i = 0; i < 2 * kGroupsAhead; ++i) {
                 const int j = first + i / 2, p = i % 2;
                 if (j >= kGroups) break;
                 const int valid = 8 * j + p < tokens ? columns : 0;
-                store_token(state, acc, 4 * j + p, out[p], valid, token[i / 2][p]);
+                store_token(channel, acc, 4 * j + p, out[p], valid, tokens_ahead[i]);
                 out[p] += 8 * params.columns;
             }
         }

@@ -11,17 +11,21 @@
 
 namespace moe_jit::cuda::gemm {
 
-// Column `column` of expert `expert`'s parameters [columns], in floating point.
-__device__ __forceinline__ float channel_value(const ChannelTable& table, int64_t index, float absent) {
-    if (!table.data) return absent;
-    switch (table.element) {
-        case Element::kBf16:
-            return bf16_to_float(__ldg(static_cast<const uint16_t*>(table.data) + index));
-        case Element::kF16:
-            return half_to_float(__ldg(static_cast<const uint16_t*>(table.data) + index));
-        default:
-            return __ldg(static_cast<const float*>(table.data) + index);
+// A parameter as memory has it, which may still be on its way: nothing waits for it before it is converted.
+__device__ __forceinline__ uint32_t channel_bits(const ChannelTable& table, int64_t index, float absent) {
+    if (!table.data) return float_bits(absent);
+    if (table.element == Element::kBf16 || table.element == Element::kF16) {
+        return __ldg(static_cast<const uint16_t*>(table.data) + index);
     }
+    return __ldg(static_cast<const uint32_t*>(table.data) + index);
+}
+
+__device__ __forceinline__ float channel_value(const ChannelTable& table, uint32_t bits) {
+    if (!table.data) return bits_float(bits);
+    const float half = half_to_float(static_cast<uint16_t>(bits));
+    return table.element == Element::kBf16  ? bits_float(bits << 16)
+           : table.element == Element::kF16 ? half
+                                            : bits_float(bits);
 }
 
 __device__ __forceinline__ int32_t channel_integer(const ChannelTable& table, int64_t index) {
@@ -56,14 +60,15 @@ struct IntegerOutput {
     using Rounding = Exact<int32_t>;
     using Params = ProductOutputParams;
     static Params params(const ProductArgs& args) { return product_output_params(args); }
+    using Read = int32_t;
     using Channel = int32_t;
     using Token = NoToken;
     static constexpr int kChannelRegisters = 1;
 
-    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
-                                                      int64_t columns) {
-        return channel_integer(params.bias, expert * columns + column);
+    __device__ __forceinline__ static Read read(const Params& params, int64_t index) {
+        return channel_integer(params.bias, index);
     }
+    __device__ __forceinline__ static Channel channel(const Params&, Read bias) { return bias; }
     __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
     __device__ __forceinline__ static int32_t value(uint32_t sum, const Channel& bias, const Token&) {
         return wrapping_add(static_cast<int32_t>(sum), bias);
@@ -79,15 +84,15 @@ struct RequantisedOutput {
         uint64_t scale;
         int32_t bias;
     };
+    using Read = Channel;
     using Token = NoToken;
     static constexpr int kChannelRegisters = 3;
 
-    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
-                                                      int64_t columns) {
-        const int64_t index = expert * columns + column;
+    __device__ __forceinline__ static Read read(const Params& params, int64_t index) {
         return {static_cast<uint64_t>(__ldg(static_cast<const long long*>(params.scale.data) + index)),
                 channel_integer(params.bias, index)};
     }
+    __device__ __forceinline__ static Channel channel(const Params&, const Read& read) { return read; }
     __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
     __device__ __forceinline__ static uint8_t value(uint32_t sum, const Channel& channel, const Token&) {
         return RequantParameter::unpack(channel.scale)
@@ -106,22 +111,27 @@ struct ScaledOutput {
         int32_t integer;
         float value;
     };
+    struct Read {
+        uint32_t scale, bias;
+    };
     struct Channel {
         float scale;
         std::conditional_t<kBiased, Bias, NoBias> bias;
     };
     using Token = float;
-    static constexpr int kChannelRegisters = kBiased ? 3 : 1;
+    static constexpr int kChannelRegisters = kBiased ? 2 : 1;
 
-    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
-                                                      int64_t columns) {
-        const int64_t index = expert * columns + column;
+    __device__ __forceinline__ static Read read(const Params& params, int64_t index) {
+        return {channel_bits(params.scale, index, 1.0f),
+                kBiased ? channel_bits(params.bias, index, -0.0f) : 0u};
+    }
+    __device__ __forceinline__ static Channel channel(const Params& params, const Read& read) {
         Channel channel;
-        channel.scale = channel_value(params.scale, index, 1.0f);
+        channel.scale = channel_value(params.scale, read.scale);
         if constexpr (kBiased) {
             const bool integer = params.bias.element == moe_jit::Element::kI32;
-            channel.bias = {channel_integer(params.bias, index),
-                            integer ? -0.0f : channel_value(params.bias, index, -0.0f)};
+            channel.bias = {integer ? static_cast<int32_t>(read.bias) : 0,
+                            integer ? -0.0f : channel_value(params.bias, read.bias)};
         }
         return channel;
     }
@@ -143,13 +153,16 @@ struct FloatOutput {
     using Rounding = Format;
     using Params = ProductOutputParams;
     static Params params(const ProductArgs& args) { return product_output_params(args); }
+    using Read = uint32_t;
     using Channel = float;
     using Token = NoToken;
     static constexpr int kChannelRegisters = 1;
 
-    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
-                                                      int64_t columns) {
-        return channel_value(params.bias, expert * columns + column, -0.0f);
+    __device__ __forceinline__ static Read read(const Params& params, int64_t index) {
+        return channel_bits(params.bias, index, -0.0f);
+    }
+    __device__ __forceinline__ static Channel channel(const Params& params, Read bias) {
+        return channel_value(params.bias, bias);
     }
     __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
     __device__ __forceinline__ static float value(float sum, const Channel& bias, const Token&) {
@@ -167,16 +180,20 @@ struct AntiquantOutput {
         params.scale = args.antiquant_scale;
         return params;
     }
+    struct Read {
+        uint32_t scale, bias;
+    };
     struct Channel {
         float scale, bias;
     };
     using Token = NoToken;
     static constexpr int kChannelRegisters = 2;
 
-    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
-                                                      int64_t columns) {
-        const int64_t index = expert * columns + column;
-        return {channel_value(params.scale, index, 1.0f), channel_value(params.bias, index, -0.0f)};
+    __device__ __forceinline__ static Read read(const Params& params, int64_t index) {
+        return {channel_bits(params.scale, index, 1.0f), channel_bits(params.bias, index, -0.0f)};
+    }
+    __device__ __forceinline__ static Channel channel(const Params& params, const Read& read) {
+        return {channel_value(params.scale, read.scale), channel_value(params.bias, read.bias)};
     }
     __device__ __forceinline__ static Token token(const Params&, int64_t) { return {}; }
     __device__ __forceinline__ static float value(float sum, const Channel& channel, const Token&) {
@@ -191,6 +208,9 @@ struct Int4Output {
     using Rounding = Format;
     using Params = ProductOutputParams;
     static Params params(const ProductArgs& args) { return product_output_params(args); }
+    struct Read {
+        uint32_t scale, bias, offset;
+    };
     struct Channel {
         float scale, bias, offset;
     };
@@ -199,12 +219,13 @@ struct Int4Output {
     };
     static constexpr int kChannelRegisters = 3;
 
-    __device__ __forceinline__ static Channel channel(const Params& params, int64_t expert, int64_t column,
-                                                      int64_t columns) {
-        const int64_t index = expert * columns + column;
-        const auto bits = __ldg(static_cast<const long long*>(params.scale.data) + index);
-        return {fp19(bits_float(static_cast<uint32_t>(bits))), channel_value(params.bias, index, -0.0f),
-                channel_value(params.offset, index, 0.0f)};
+    __device__ __forceinline__ static Read read(const Params& params, int64_t index) {
+        return {__ldg(static_cast<const uint32_t*>(params.scale.data) + 2 * index),
+                channel_bits(params.bias, index, -0.0f), channel_bits(params.offset, index, 0.0f)};
+    }
+    __device__ __forceinline__ static Channel channel(const Params& params, const Read& read) {
+        return {fp19(bits_float(read.scale)), channel_value(params.bias, read.bias),
+                channel_value(params.offset, read.offset)};
     }
     __device__ __forceinline__ static Token token(const Params& params, int64_t row) {
         return {params.token_scale ? __ldg(params.token_scale + row) : 1.0f,

@@ -21,9 +21,13 @@ constexpr int kThreads = kWarpgroupThreads * (1 + kMathWarpgroups);
 
 // A k-block is as much of K as 128 bytes of a token row hold: one swizzle atom, whatever the element size.
 constexpr int kBlockBytes = 128;
+// MMAs that a k-block takes.
+constexpr int kBlockSteps = kBlockBytes / 32;
 // Rows of one MMA.
 constexpr int kUnitRows = 64;
 
+// Warps that sum tokens, of tiles that need it.
+constexpr int kTokenSummers = 2;
 // Tiles announced ahead of the consumers.
 constexpr int kTileSlots = 4;
 // Shared memory in which one math warpgroup's epilogue transposes: 32 tokens by 128 bytes and padding.
@@ -63,7 +67,15 @@ struct Tile {
     static constexpr int kTokenBlockBytes = kTokens * kBlockBytes;
     static constexpr int kWeightStageBytes = kBlocks * kWeightBlockBytes;
     static constexpr int kTokenStageBytes = kBlocks * kTokenBlockBytes;
-    static constexpr int kStageBytes = kWeightStageBytes + kTokenStageBytes;
+    // What segments of K need, whose sums are weighed: scales of the rows, and sums of the tokens.
+    static constexpr bool kBiased = kTokens <= Format::kBiasedTokens;
+    static constexpr bool kScaled = (Format::kSegmented || kBiased) && Format::kScaleSteps > 0;
+    static constexpr int kScaleRows = kScaled ? kBlocks * kBlockSteps / std::max(Format::kScaleSteps, 1) : 0;
+    static constexpr int kScaleRowBytes = kRows * Format::kScaleBytes;
+    static constexpr int kStageSegments = std::max(kScaleRows, 1);
+    static constexpr int kSumBytes = kBiased ? kStageSegments * kTokens * 4 : 0;
+    static constexpr int kStageBytes =
+        kWeightStageBytes + kTokenStageBytes + kScaleRows * kScaleRowBytes + kSumBytes;
     static constexpr int kFixedBytes =
         1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * Format::kStagingBytes + 1024;
     static constexpr int kStages = (kMaxSharedBytes - kFixedBytes) / kStageBytes;
@@ -89,6 +101,11 @@ struct TileOf<8, Format, kMaxExperts> {
 template <class Format, int kMaxExperts>
 struct TileOf<16, Format, kMaxExperts> {
     using type = Tile<Format, kMaxExperts, 2, Format::kTileWarpgroups, kStageBlocks<Format>, 8, 16>;
+};
+// Weights that are converted: more of them in a stage than the next tile has.
+template <class Format, int kMaxExperts>
+struct TileOf<32, Format, kMaxExperts> {
+    using type = Tile<Format, kMaxExperts, 2, Format::kTileWarpgroups, kStageBlocks<Format>, 8, 16, 32>;
 };
 template <class Format, int kMaxExperts>
 struct TileOf<64, Format, kMaxExperts> {
@@ -167,10 +184,26 @@ struct ExpertList {
 struct NoExpertList {};
 
 template <class Tile>
+struct StagedScales {
+    alignas(16) uint8_t row[Tile::kStages][Tile::kScaleRows][Tile::kScaleRowBytes];
+};
+struct NoScales {};
+
+// What the bias of weights adds to the sums of each segment of a stage, negated.
+template <class Tile>
+struct TokenSums {
+    alignas(16) float sum[Tile::kStages][Tile::kStageSegments][Tile::kTokens];
+    cutlass::arch::ClusterBarrier full[Tile::kStages];
+};
+struct NoTokenSums {};
+
+template <class Tile>
 struct alignas(1024) SharedStorage {
     uint8_t weights[Tile::kStages][Tile::kWeightStageBytes];
     uint8_t tokens[Tile::kStages][Tile::kTokenStageBytes];
     alignas(16) uint8_t staging[kMathWarpgroups][std::max(Tile::Format::kStagingBytes, 16)];
+    std::conditional_t<Tile::kScaled, StagedScales<Tile>, NoScales> scales;
+    std::conditional_t<Tile::kBiased, TokenSums<Tile>, NoTokenSums> token_sums;
     int row_offsets[Tile::kMaxExperts + 1];
     int tile_offsets[Tile::kMaxExperts + 1];
     WorkOf<Tile> tile[kTileSlots];

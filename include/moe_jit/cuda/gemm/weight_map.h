@@ -24,6 +24,7 @@ struct WeightMatrix {
     int64_t rows;
     int64_t k_bytes;
     RowOrder order;
+    int64_t expert_bytes = 0;  // from one expert to the next; 0: all rows
 };
 
 inline int rows_per_block(RowOrder order) {
@@ -74,15 +75,16 @@ inline cudaError_t encode_weight_map(CUtensorMap* map, const WeightMatrix& w, in
         cuuint32_t box[5];
     };
     const auto blocks = static_cast<cuuint32_t>(box_rows / rows_per_block(w.order));
-    const cuuint64_t ld = w.k_bytes, k = w.k_bytes, rows = w.rows, experts = w.experts;
+    const cuuint64_t ld = w.k_bytes, k = w.k_bytes, rows = w.rows, experts = w.experts,
+                     expert = w.expert_bytes ? w.expert_bytes : w.rows * w.k_bytes;
     const Walk plain{
-        {k, 8, 1, rows / 8, experts}, {ld, 8 * ld, 8 * ld, rows * ld}, {box_bytes, 8, 1, blocks, 1}};
+        {k, 8, 1, rows / 8, experts}, {ld, 8 * ld, 8 * ld, expert}, {box_bytes, 8, 1, blocks, 1}};
     const Walk halves{
-        {k, 8, 2, rows / 16, experts}, {ld, rows / 2 * ld, 8 * ld, rows * ld}, {box_bytes, 8, 2, blocks, 1}};
+        {k, 8, 2, rows / 16, experts}, {ld, rows / 2 * ld, 8 * ld, expert}, {box_bytes, 8, 2, blocks, 1}};
     const Walk shuffled{
-        {k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, rows * ld}, {box_bytes, 4, 8, blocks, 1}};
+        {k, 4, 8, rows / 32, experts}, {8 * ld, ld, 32 * ld, expert}, {box_bytes, 4, 8, blocks, 1}};
     const Walk pairs{
-        {k, 8, 2, (rows + 15) / 16, experts}, {2 * ld, ld, 16 * ld, rows * ld}, {box_bytes, 8, 2, blocks, 1}};
+        {k, 8, 2, (rows + 15) / 16, experts}, {2 * ld, ld, 16 * ld, expert}, {box_bytes, 8, 2, blocks, 1}};
     const Walk& walk = w.order == RowOrder::kPlain    ? plain
                        : w.order == RowOrder::kHalves ? halves
                        : w.order == RowOrder::kPairs  ? pairs

@@ -48,22 +48,47 @@ struct WeightProducer {
         cute::SM90_TMA_LOAD_5D::copy(map, barrier, hint, target, at[0], at[1], at[2], at[3], at[4]);
     }
 
+    // Scales of the rows of a stage, by one bulk copy for each segment of K.
+    __device__ __forceinline__ static void load_scales(Storage& storage, const Params& params,
+                                                       const TileInfo& info, int slot, int stage, int bytes) {
+        auto* barrier = reinterpret_cast<uint64_t*>(&storage.full[slot]);
+#pragma unroll
+        for (int row = 0; row < Tile::kScaleRows; ++row) {
+            const void* from = Tile::Format::scales(
+                params.format, info.expert, (stage * Tile::kScaleRows + row) * Tile::Format::kScaleSteps,
+                info.row_tile * Tile::kRows);
+            cute::SM90_BULK_COPY_G2S::copy(from, barrier, storage.scales.row[slot][row], bytes);
+        }
+    }
+
     __device__ static void stream_tile(Storage& storage, const Params& params, const WorkOf<Tile>& info,
                                        Ring& ring) {
         // A weight byte that only one tile needs should not displace token rows from L2.
         const uint64_t hint =
             static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
                                                       : cute::TMA::CacheHintSm90::EVICT_FIRST);
-        const int stages = num_stages<Tile>(params.phase[info.phase], info);
+        const PhaseParams& phase = params.phase[info.phase];
+        const int stages = num_stages<Tile>(phase, info);
+        TileInfo source = info;
+        if (Tile::kTokensInOrder && phase.weight_at) source.expert = phase.weight_at[info.expert];
+        int scale_bytes = 0;
+        if constexpr (Tile::kScaled) {
+            const int rows = min(params.format.columns - info.row_tile * Tile::kRows, Tile::kRows);
+            scale_bytes = rows * Tile::Format::kScaleBytes;
+        }
         for (int s = 0; s < stages; ++s, ring.advance()) {
             storage.empty[ring.slot].wait(ring.phase ^ 1);
-            storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes);
+            storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes +
+                                                         Tile::kScaleRows * scale_bytes);
 #pragma unroll
             for (int block = 0; block < Tile::kBlocks; ++block) {
 #pragma unroll
                 for (int box = 0; box < Tile::kBoxes; ++box) {
-                    load_box(storage, params, info, ring.slot, box, first_stage(info) + s, block, hint);
+                    load_box(storage, params, source, ring.slot, box, first_stage(info) + s, block, hint);
                 }
+            }
+            if constexpr (Tile::kScaled) {
+                load_scales(storage, params, info, ring.slot, first_stage(info) + s, scale_bytes);
             }
         }
     }
