@@ -156,11 +156,11 @@ def run_dynamic_quant(width: int, dtype: torch.dtype, dst_type: torch.dtype) -> 
 
 
 def row_configurations() -> dict[str, Run]:
-    """Streamed kernels get more rows than there are CTAs."""
+    """Streamed kernels get several rows for each CTA that runs at once."""
     return {
-        "swiglu-streamed-int32": partial(run_swiglu, 900, 1536, I32, 1, 0),
-        "swiglu-streamed-bf16": partial(run_swiglu, 900, 1032, BF16, 1, 2),
-        "swiglu-streamed-interleaved": partial(run_swiglu, 500, 264, F16, 1, 1),
+        "swiglu-streamed-int32": partial(run_swiglu, 4000, 1536, I32, 1, 0),
+        "swiglu-streamed-bf16": partial(run_swiglu, 7000, 1032, BF16, 1, 2),
+        "swiglu-streamed-interleaved": partial(run_swiglu, 15000, 264, F16, 1, 1),
         "swiglu-direct": partial(run_swiglu, 300, 77, I32, 1, 3),
         "swiglu-static": partial(run_swiglu, 300, 128, BF16, 0, 0),
         "finalize-search": partial(run_finalize, 200, 40),

@@ -44,9 +44,10 @@ def test_swiglu_has_the_bits_of_the_cpu(
 
 
 @pytest.mark.parametrize("dtype", [I32, BF16])
-@pytest.mark.parametrize("width", [1536, 3072, 4096])
-def test_swiglu_of_many_rows(inputs: Inputs, width: int, dtype: torch.dtype):
-    arguments = swiglu_call(inputs, 4100, width // 2, dtype, quant_mode=1, swiglu_mode=0)
+@pytest.mark.parametrize(("rows", "width"), [(30000, 512), (20000, 1536), (4100, 3072), (4100, 4096)])
+def test_swiglu_of_many_rows(inputs: Inputs, rows: int, width: int, dtype: torch.dtype):
+    """Several for each CTA that runs at once."""
+    arguments = swiglu_call(inputs, rows, width // 2, dtype, quant_mode=1, swiglu_mode=0)
     check_same(moe_jit.npu_dequant_swiglu_quant, arguments, describe(arguments, inputs.note))
 
 
