@@ -28,6 +28,29 @@ __device__ __forceinline__ uint4 to_bf16(const float (&sum)[kVectorElements]) {
                       floats_to_bf16x2(sum[4], sum[5]), floats_to_bf16x2(sum[6], sum[7]));
 }
 
+// Expert rows of kRanks ranks of a token, and their weights; row -1: nothing to add.
+template <int kRanks>
+struct RankedRows {
+    int row[kRanks];
+    float weight[kRanks];
+
+    // Returns when the rows are complete; what was known before has been requested by then.
+    __device__ __forceinline__ void load(const FinalizeArgs& args, int token, int first_rank) {
+        const size_t first_pair = static_cast<size_t>(token) * args.top_k + first_rank;
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+            const size_t pair = first_pair + r;
+            const bool present = first_rank + r < args.top_k;
+            row[r] = !present                      ? -1
+                     : args.pair_to_row != nullptr ? __ldcg(args.pair_to_row + pair)
+                                                   : static_cast<int>(pair);
+            weight[r] =
+                present && args.weights != nullptr ? bf16_to_float(__ldcg(args.weights + pair)) : 1.0f;
+        }
+        if (args.routing_ended && first_rank == 0) wait_for_predecessors();
+    }
+};
+
 // A thread sums kVectors 16-byte vectors, kThreads apart, of one token; kRanks rows of each are requested
 // before the first is used. `blocks_per_token` blocks cover a token.
 template <int kRanks, int kVectors>
@@ -42,33 +65,24 @@ __global__ void __launch_bounds__(kThreads)
     float sum[kVectors][kVectorElements] = {};
 
     for (int first_rank = 0; first_rank < args.top_k; first_rank += kRanks) {
-        const size_t pair = static_cast<size_t>(token) * args.top_k + first_rank;
-        int row[kRanks];
-        float weight[kRanks];
+        RankedRows<kRanks> ranked;
+        ranked.load(args, token, first_rank);
         uint4 value[kRanks][kVectors];
-#pragma unroll
-        for (int r = 0; r < kRanks; ++r) {
-            const bool present = first_rank + r < args.top_k;
-            row[r] = present ? __ldcg(args.pair_to_row + pair + r) : -1;
-            weight[r] =
-                present && args.weights != nullptr ? bf16_to_float(__ldcg(args.weights + pair + r)) : 1.0f;
-        }
-        if (args.routing_ended && first_rank == 0) wait_for_predecessors();
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
 #pragma unroll
             for (int v = 0; v < kVectors; ++v) {
                 const int vector = first_vector + v * kThreads;
-                value[r][v] = row[r] >= 0 && vector < row_vectors
-                                  ? __ldcg(rows + static_cast<size_t>(row[r]) * row_vectors + vector)
+                value[r][v] = ranked.row[r] >= 0 && vector < row_vectors
+                                  ? __ldcg(rows + static_cast<size_t>(ranked.row[r]) * row_vectors + vector)
                                   : make_uint4(0, 0, 0, 0);
             }
         }
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-            if (row[r] < 0) continue;  // not 0 * weight, which is NaN for some weights
+            if (ranked.row[r] < 0) continue;  // not 0 * weight, which is NaN for some weights
 #pragma unroll
-            for (int v = 0; v < kVectors; ++v) add_weighted(value[r][v], weight[r], sum[v]);
+            for (int v = 0; v < kVectors; ++v) add_weighted(value[r][v], ranked.weight[r], sum[v]);
         }
     }
 

@@ -31,37 +31,28 @@ __global__ void __launch_bounds__(kThreads)
     if (vector >= row_vectors) return;
 
     for (int first_rank = 0; first_rank < args.top_k; first_rank += kRanks) {
-        int row[kRanks];
-        float weight[kRanks];
+        RankedRows<kRanks> ranked;
+        ranked.load(args, token, first_rank);
         float4 value[kRanks][kMaxKParts];
-#pragma unroll
-        for (int r = 0; r < kRanks; ++r) {
-            const int pair = token * args.top_k + first_rank + r;
-            const bool present = first_rank + r < args.top_k;
-            row[r] = !present ? -1 : args.pair_to_row != nullptr ? __ldcg(args.pair_to_row + pair) : pair;
-            weight[r] =
-                present && args.weights != nullptr ? bf16_to_float(__ldcg(args.weights + pair)) : 1.0f;
-        }
-        if (args.routing_ended && first_rank == 0) wait_for_predecessors();
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
 #pragma unroll
             for (int p = 0; p < kMaxKParts; ++p) {
                 value[r][p] =
-                    row[r] >= 0 && p < args.k_parts
-                        ? __ldcg(parts + p * part_vectors + static_cast<size_t>(row[r]) * row_vectors)
+                    ranked.row[r] >= 0 && p < args.k_parts
+                        ? __ldcg(parts + p * part_vectors + static_cast<size_t>(ranked.row[r]) * row_vectors)
                         : make_float4(0.f, 0.f, 0.f, 0.f);
             }
         }
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-            if (row[r] < 0) continue;  // not 0 * weight, which is NaN for some weights
+            if (ranked.row[r] < 0) continue;  // not 0 * weight, which is NaN for some weights
             float total[kPartElements] = {};
 #pragma unroll
             for (int p = 0; p < kMaxKParts; ++p) add_part(value[r][p], total);
 #pragma unroll
             for (int i = 0; i < kPartElements; ++i) {
-                sum[i] = fmaf(weight[r], bf16_to_float(float_to_bf16(total[i])), sum[i]);
+                sum[i] = fmaf(ranked.weight[r], bf16_to_float(float_to_bf16(total[i])), sum[i]);
             }
         }
     }

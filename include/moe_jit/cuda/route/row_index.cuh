@@ -12,6 +12,13 @@ namespace moe_jit::cuda::route {
 constexpr int kBlockTokens = 32;
 constexpr int kMaxTopK = 32;
 
+// Index of an expert among the local ones; -1 = not local, or ignored (negative).
+__device__ __forceinline__ int local_expert(const RouteArgs& args, int global_expert) {
+    const unsigned local = static_cast<unsigned>(global_expert - args.local_offset);
+    const bool is_local = global_expert >= 0 && local < static_cast<unsigned>(args.num_local);
+    return is_local ? static_cast<int>(local) : -1;
+}
+
 struct ZeroBefore {
     __device__ int operator()(int) const { return 0; }
 };
@@ -28,11 +35,9 @@ struct RowIndex {
     }
 
     __device__ void add(const RouteArgs& args, int token_in_block, int rank, int global_expert) {
-        const unsigned local = static_cast<unsigned>(global_expert - args.local_offset);
-        const bool is_local = global_expert >= 0 && local < static_cast<unsigned>(args.num_local);
-        experts[token_in_block * args.top_k + rank] =
-            static_cast<int16_t>(is_local ? static_cast<int>(local) : -1);
-        if (is_local) atomicOr(&masks[local], 1u << token_in_block);
+        const int local = local_expert(args, global_expert);
+        experts[token_in_block * args.top_k + rank] = static_cast<int16_t>(local);
+        if (local >= 0) atomicOr(&masks[local], 1u << token_in_block);
     }
 
     __device__ int count(int local) const { return __popc(masks[local]); }
