@@ -59,6 +59,19 @@ def test_replay_follows_changed_inputs(setup, num_tokens, enable_pdl):
         assert (replayed_ids >= 0).all()
 
 
+@pytest.mark.parametrize("num_tokens", [1, 3, 8, 40])
+def test_tokens_of_nan_end_and_stay_apart(setup, num_tokens):
+    """Few tokens wait for values other than 0xff, which is one of the NaNs that hidden states may hold."""
+    layer, routing = setup.layer(), setup.routing(num_tokens)
+    hidden = setup.hidden(num_tokens, layer)
+    expected = call(layer, hidden, routing)
+    for code in (0x7F, 0xFF):
+        hidden.view(torch.uint8)[0] = code
+        output = call(layer, hidden, routing)
+        assert output[0].isnan().all()
+        assert torch.equal(output[1:], expected[1:]), f"seed {setup.seed}, code {code:#x}"
+
+
 def test_graph_of_many_layers_without_finalize(setup):
     """Allocations of one call inside the graph are reused by the next."""
     layers = [setup.layer() for _ in range(3)]

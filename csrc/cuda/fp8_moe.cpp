@@ -22,6 +22,12 @@ LayerShape layer_shape(const Fp8MoeCall& call) {
             call.hidden_size(), call.intermediate_size, call.output.has_value()};
 }
 
+// Only where nearly all experts have rows; routing of more tokens leaves time for more.
+int prefetched_stages(const LayerShape& shape) {
+    const int64_t rows = shape.pairs() / shape.num_experts;
+    return rows >= 32 ? 16 : rows >= 1 ? 4 : 0;
+}
+
 RouteArgs route_args(const Fp8MoeCall& call, const Workspace& ws) {
     RouteArgs args{};
     args.logits = data<const void>(call.routing_logits);
@@ -49,6 +55,10 @@ RouteArgs route_args(const Fp8MoeCall& call, const Workspace& ws) {
     args.tile_offsets = ws.tile_offsets;
     args.counters = ws.counters;
     args.list = ws.list;
+    if (ws.list != nullptr) {
+        args.awaited = reinterpret_cast<uint4*>(ws.intermediate);
+        args.awaited_bytes = layer_shape(call).max_rows() * call.intermediate_size;
+    }
     args.num_counters = static_cast<int>(ws.num_counters);
     args.block_counts = ws.route_scratch;
     args.pdl = call.enable_pdl;
@@ -69,7 +79,8 @@ ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, int num_sm
     args.max_rows = shape.max_rows();
     // While an expert's rows fit one tile, neighbours in the order share no weights.
     args.from_both_ends = shape.pairs() <= shape.num_experts * expert_tile_tokens();
-    args.prefetch = call.enable_pdl && ws.list == nullptr && shape.pairs() >= shape.num_experts;
+    args.prefetched_stages = call.enable_pdl && ws.list == nullptr ? prefetched_stages(shape) : 0;
+    args.num_experts_hit = shape.experts_hit();
     args.hidden_size = static_cast<int>(call.hidden_size());
     args.intermediate_size = static_cast<int>(call.intermediate_size);
     args.num_local = static_cast<int>(call.local_num_experts);

@@ -20,6 +20,10 @@ struct alignas(8) ListedRow {
     uint16_t rows;    // 1 + rows of all experts; if there are none, one word says so
 };
 
+// Four bytes of a GEMM1 row that are not there yet: no conversion to e4m3 gives 0xff, NaN becomes 0x7f. GEMM2
+// waits for the values themselves, because a release takes as long as the loads that its SM has in flight.
+constexpr uint32_t kUnwritten = 0xffffffff;
+
 MOE_JIT_HD MOE_JIT_INLINE constexpr bool fits_in_list(int64_t num_tokens, int64_t pairs) {
     return num_tokens > 0 && num_tokens <= kListedTokens && pairs <= kListedRows;
 }

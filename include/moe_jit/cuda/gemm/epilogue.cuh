@@ -37,8 +37,8 @@ struct TileScales {
     float gate = 0.f;
 };
 
-// Rows of out[token row, features] that end at feature `end`.
-template <class Element>
+// Rows of out[token row, features] that end at feature `end`. kAwaited: others poll them.
+template <class Element, bool kAwaited = false>
 struct FeatureRows {
     Element* out;
     int end;
@@ -46,8 +46,14 @@ struct FeatureRows {
     __device__ __forceinline__ void store(const EpilogueContext& ctx, int token, int feature,
                                           uint4 value) const {
         if (token >= ctx.info.tokens || feature >= end) return;
-        *reinterpret_cast<uint4*>(out + static_cast<int64_t>(ctx.info.token_begin + token) * end + feature) =
-            value;
+        auto* at = out + static_cast<int64_t>(ctx.info.token_begin + token) * end + feature;
+        if constexpr (kAwaited) {
+            asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(value.x),
+                         "r"(value.y), "r"(value.z), "r"(value.w)
+                         : "memory");
+        } else {
+            *reinterpret_cast<uint4*>(at) = value;
+        }
     }
 };
 
@@ -70,7 +76,7 @@ __device__ __forceinline__ void store_transposed(const uint32_t (&matrix)[kCount
 //
 // A matrix store moves 16-bit elements: here the bytes of one feature for two neighbouring tokens. A staged
 // row therefore interleaves a pair of tokens, which are told apart when it is read.
-template <class Activation>
+template <class Activation, bool kAwaited>
 struct ActivationQuantize {
     static constexpr bool kGated = Activation::kGated;
     static constexpr int kFeatures = kGated ? 32 : 64;  // per unit
@@ -178,7 +184,7 @@ struct ActivationQuantize {
         using Buffer = Staging<kUnits>;
         constexpr int kVectors = Buffer::kRowFeatures / kVector;
         constexpr int kChunk = kTokens < Buffer::kTokens ? kTokens : Buffer::kTokens;
-        const FeatureRows<uint8_t> rows{params.out, params.features};
+        const FeatureRows<uint8_t, kAwaited> rows{params.out, params.features};
         if (params.row_weights) {
 #pragma unroll
             for (int u = 0; u < kUnits; ++u) weigh_rows<kTokens>(params, ctx, acc[u]);

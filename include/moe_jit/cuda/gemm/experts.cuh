@@ -10,7 +10,7 @@ namespace moe_jit::cuda::gemm {
 
 template <class Tile, class Activation>
 struct Experts {
-    using Quantize = ActivationQuantize<Activation>;
+    using Quantize = ActivationQuantize<Activation, Tile::kFewTokens>;
     using Rows = std::conditional_t<Tile::kFewTokens, ScaledParts, ScaledRows>;
     using Gemm = GroupedGemm<Tile, Quantize, Rows>;
     using Params = typename Gemm::Params;
@@ -53,6 +53,15 @@ struct Experts {
         return cudaSuccess;
     }
 
+    // The answer to a claim takes about as long as kClaimedAhead stages. Earlier claims leave late tiles to
+    // CTAs that have others to do; but where the first phase does not occupy every CTA, they keep the free
+    // ones from taking most of the second.
+    static int claimed_ahead(const ExpertsArgs& a, const PhaseParams& first_phase) {
+        constexpr int kClaimedAhead = 3;
+        const int64_t first_tiles = a.num_experts_hit * first_phase.row_tiles;
+        return first_tiles < a.num_sms ? kAllStages : kClaimedAhead;
+    }
+
     static cudaError_t fill(Params& params, const ExpertsArgs& a) {
         const int64_t gemm1_rows = (Activation::kGated ? 2 : 1) * static_cast<int64_t>(a.intermediate_size);
         const WeightMatrix gemm1{a.gemm1_weights, a.num_local, gemm1_rows, a.hidden_size,
@@ -63,9 +72,10 @@ struct Experts {
         params.phase[0].row_ids = a.row_to_pair;
         params.phase[0].pairs_per_token = a.top_k;
         params.phase[1] = phase(gemm2, a.intermediate, a.k_parts);
-        params.schedule = {a.expert_offsets, a.tile_offsets, a.num_local, nullptr,
-                           a.counters,       a.counters + 1, a.list,      a.from_both_ends};
-        params.prefetch = a.prefetch;
+        params.schedule = {a.expert_offsets, a.tile_offsets,   a.num_local,
+                           nullptr,          a.counters,       a.counters + 1,
+                           a.list,           a.from_both_ends, claimed_ahead(a, params.phase[0])};
+        params.prefetched_stages = a.prefetched_stages;
         params.epilogue.head = {a.linear_scale,
                                 a.gate_scale,
                                 a.row_weights,

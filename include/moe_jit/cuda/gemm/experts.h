@@ -19,9 +19,10 @@ struct ExpertsArgs {
     const float* output_scale;     // [num_local]
     WeightLayout layout;
     int num_tokens, hidden_size, intermediate_size, num_local, top_k;
-    int64_t max_rows;     // upper bound of the expert-sorted rows
-    bool from_both_ends;  // tiles are claimed from the first and the last expert in turn
-    bool prefetch;        // nearly all experts are likely to have rows: their weights may come before routing
+    int64_t num_experts_hit;  // expected
+    int64_t max_rows;         // upper bound of the expert-sorted rows
+    bool from_both_ends;      // tiles are claimed from the first and the last expert in turn
+    int prefetched_stages;    // weights that come before routing; only where nearly all experts have rows
 
     const int32_t* row_to_pair;     // [rows]
     const int32_t* expert_offsets;  // [num_local + 1]

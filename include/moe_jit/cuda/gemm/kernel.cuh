@@ -130,8 +130,8 @@ struct GroupedGemm {
             decltype(epilogue)::template store<kTokens>(p, ctx, state, acc);
         });
         // The last store ended with a warpgroup barrier, so one release publishes the rows of all its
-        // threads.
-        if (info.phase + 1 < Params::kPhases && ctx.thread == 0) {
+        // threads. Those of listed work are awaited themselves.
+        if (info.phase + 1 < Params::kPhases && ctx.thread == 0 && !is_listed<Tile>(params.schedule)) {
             signal_ready(params.schedule.ready + info.token_tile);
         }
     }

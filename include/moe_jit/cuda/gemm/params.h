@@ -23,6 +23,8 @@ struct PhaseParams {
     const int32_t* weight_at;  // the last coordinate of each expert in the weight map; nullptr: its number
 };
 
+constexpr int kAllStages = 1 << 30;
+
 // Where the work is: prefix sums over the local experts, and counters that start at zero.
 struct Schedule {
     const int32_t* row_offsets;   // [num_experts + 1] expert-sorted rows
@@ -33,6 +35,7 @@ struct Schedule {
     int32_t* ready;             // per token tile: warpgroups that have stored their part of the phase before
     const ListedRow* list;      // of few tokens: the work, instead of prefix sums; nullptr: none
     bool from_both_ends;        // a phase's tiles are claimed from its first and its last one in turn
+    int claimed_ahead;          // stages before the end of a tile at which a CTA claims its next one
 };
 
 template <int kPhases_>
@@ -42,7 +45,7 @@ struct KernelParams {
     CUtensorMap tokens[kPhases];  // only of tiles that gather by TMA
     PhaseParams phase[kPhases];
     Schedule schedule;
-    bool prefetch;  // the weights of the likely first tiles, while predecessors run
+    int prefetched_stages;  // of the likely first tiles' weights, while predecessors run
 };
 
 }  // namespace moe_jit::cuda::gemm

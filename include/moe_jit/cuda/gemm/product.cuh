@@ -49,9 +49,9 @@ struct Product {
                 return error;
             }
         }
-        params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids,
-                           a.counters,    nullptr,        nullptr,      false};
-        params.prefetch = false;
+        params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids, a.counters,
+                           nullptr,       nullptr,        false,        kAllStages};
+        params.prefetched_stages = 0;
         params.epilogue.head = {Output::params(a), static_cast<typename Output::Rounding::Storage*>(a.y),
                                 a.n};
         params.format = Format::params(a);

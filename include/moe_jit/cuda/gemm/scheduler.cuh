@@ -96,34 +96,34 @@ __device__ __forceinline__ void split_k(const PhaseParams& phase, TilePart& part
 // The list of few tokens, word by word as the routing kernel writes it; one warp takes part.
 template <class Storage>
 __device__ __forceinline__ void await_list(Storage& storage, const Schedule& schedule) {
+    constexpr int kWords = kListedRows / 32;  // of a lane
     const int lane = threadIdx.x % 32;
-    const auto read = [&](int row) {
-        unsigned long long bits;
-        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];"
-                     : "=l"(bits)
-                     : "l"(schedule.list + row)
-                     : "memory");
-        return bits;
-    };
-    unsigned long long bits;
+    unsigned long long word[kWords];
     int rows;
+    bool complete;
     do {
-        bits = read(lane);
-        rows = static_cast<int>(__shfl_sync(0xffffffffu, bits, 0) >> 48) - 1;
-    } while (!__all_sync(0xffffffffu, rows >= 0 && (lane >= rows || bits != 0)));
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) {
+            asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];"
+                         : "=l"(word[i])
+                         : "l"(schedule.list + 32 * i + lane)
+                         : "memory");
+        }
+        rows = static_cast<int>(__shfl_sync(0xffffffffu, word[0], 0) >> 48) - 1;
+        complete = rows >= 0;
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) complete &= 32 * i + lane >= rows || word[i] != 0;
+    } while (!__all_sync(0xffffffffu, complete));
     int count = 0;
-    for (int first = 0;;) {
-        const bool is_first = first + lane < rows && (bits >> 32 & 0xffff) != 0;
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) {
+        const bool is_first = 32 * i + lane < rows && (word[i] >> 32 & 0xffff) != 0;
         const unsigned firsts = __ballot_sync(0xffffffffu, is_first);
         if (is_first) {
-            auto* word = &storage.list.expert[count + __popc(firsts & ((1u << lane) - 1))];
-            *reinterpret_cast<unsigned long long*>(word) = bits;
+            auto* expert = &storage.list.expert[count + __popc(firsts & ((1u << lane) - 1))];
+            *reinterpret_cast<unsigned long long*>(expert) = word[i];
         }
         count += __popc(firsts);
-        first += 32;
-        if (first >= rows) break;
-        do bits = read(first + lane);
-        while (first + lane < rows && bits == 0);
     }
     storage.list.count = count;
     __syncwarp();

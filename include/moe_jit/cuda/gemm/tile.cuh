@@ -135,10 +135,12 @@ struct TileOf<192, Format, kMaxExperts> {
 };
 
 // The same tile in a kernel that is made for few tokens: CTAs may compute parts of K, and the work may come
-// as a list of experts.
+// as a list of experts. The ring holds fewer stages than fit: more loads in flight add no bandwidth, but every
+// load waits longer, and weights of the second phase come before those of the first.
 template <class Tile_>
 struct FewTokens : Tile_ {
     static constexpr bool kFewTokens = true;
+    static constexpr int kStages = std::min(Tile_::kStages, Tile_::kTokens <= 8 ? 6 : 8);
 };
 
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.

@@ -7,6 +7,7 @@
 #include "moe_jit/cuda/gemm/params.h"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
 #include "moe_jit/cuda/gemm/tile.cuh"
+#include "moe_jit/cuda/pdl.cuh"
 
 namespace moe_jit::cuda::gemm {
 
@@ -25,6 +26,40 @@ __device__ __forceinline__ int token_row(const SharedStorage<Tile>& storage, con
         }
     }
     return token_row(phase, info.token_begin + i);
+}
+
+__device__ __forceinline__ bool is_written(const uint4& v) {
+    return (__vcmpeq4(v.x, kUnwritten) | __vcmpeq4(v.y, kUnwritten) | __vcmpeq4(v.z, kUnwritten) |
+            __vcmpeq4(v.w, kUnwritten)) == 0;
+}
+
+// Returns when the values of a tile's rows are there, in the part of K that it needs; a warp takes part.
+template <class Tile>
+__device__ __forceinline__ void await_values(const PhaseParams& phase, const TilePart& info) {
+    constexpr int kStageK = Tile::kBlocks * kBlockBytes;
+    constexpr int kRequests = 4;
+    const int begin = info.first_stage * kStageK;
+    const int vectors = (min(begin + info.stages * kStageK, phase.k_bytes) - begin) / 16;
+    for (int token = 0; token < info.tokens; ++token) {
+        const auto* row = reinterpret_cast<const uint4*>(
+            phase.tokens + static_cast<int64_t>(info.token_begin + token) * phase.token_pitch + begin);
+        for (int first = threadIdx.x % 32; first < vectors; first += 32 * kRequests) {
+            bool complete;
+            do {
+                uint4 v[kRequests];
+#pragma unroll
+                for (int i = 0; i < kRequests; ++i) {
+                    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                                 : "=r"(v[i].x), "=r"(v[i].y), "=r"(v[i].z), "=r"(v[i].w)
+                                 : "l"(row + min(first + 32 * i, vectors - 1))
+                                 : "memory");
+                }
+                complete = true;
+#pragma unroll
+                for (const uint4& vector : v) complete &= is_written(vector);
+            } while (!complete);
+        }
+    }
 }
 
 // 16-byte asynchronous copy that zero-fills when `valid` is false.
@@ -47,6 +82,11 @@ struct CopyGather {
 
     static constexpr int kRowStep = kRowsPerCopy * kWarps;
     static constexpr uint32_t kNoRow = ~0u;
+
+    // Whether the warp of a thread moves anything.
+    __device__ __forceinline__ static bool gathers(const TileInfo& info, int thread) {
+        return thread / 32 * kRowsPerCopy < info.tokens;
+    }
 
     // Copy i of thread t moves chunk t % 8 of row t / 8 + i * kRowStep. Sources are offsets in 16-byte units.
     __device__ static void locate_rows(uint32_t (&source)[kCopies], const Storage& storage,
@@ -105,6 +145,8 @@ struct TmaGather {
     using Ring = RingCursor<Tile::kStages>;
     static constexpr int kWarps = 1;
     static constexpr int kArrivals = 1;
+
+    __device__ __forceinline__ static bool gathers(const TileInfo&, int) { return true; }
 
     __device__ static void gather(Storage& storage, const Params& params, const WorkOf<Tile>& info, int lane,
                                   Ring& ring) {
@@ -172,6 +214,23 @@ struct TokenProducer {
     using Source = Gather<Tile, Params>;
     using Storage = SharedStorage<Tile>;
 
+    // Returns when the phase before has stored what a warp gathers.
+    __device__ __forceinline__ static void await_rows(const Params& params, const WorkOf<Tile>& info,
+                                                      int thread) {
+        const PhaseParams& phase = params.phase[info.phase];
+        if constexpr (Tile::kFewTokens) {
+            if (is_listed<Tile>(params.schedule)) {
+                wait_for_predecessors();  // routing marks the values as unwritten
+                if (Source::gathers(info, thread)) await_values<Tile>(phase, info);
+                return;
+            }
+        }
+        if (thread % 32 == 0) {
+            wait_ready(params.schedule.ready + info.token_tile,
+                       ready_target<Tile>(params.phase[info.phase - 1]));
+        }
+    }
+
     __device__ static void run(Storage& storage, const Params& params, int thread) {
         RingCursor<Tile::kStages> ring;
         RingCursor<kTileSlots> slots;
@@ -182,10 +241,7 @@ struct TokenProducer {
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
             if (info.phase > 0) {
-                if (thread % 32 == 0) {
-                    wait_ready(params.schedule.ready + info.token_tile,
-                               ready_target<Tile>(params.phase[info.phase - 1]));
-                }
+                await_rows(params, info, thread);
                 __syncwarp();
             }
             Source::gather(storage, params, info, thread, ring);

@@ -17,18 +17,16 @@ struct WeightProducer {
     using Ring = RingCursor<Tile::kStages>;
 
     using Weights = typename Tile::Format::Weights;
-    static constexpr int kPrefetchedStages = 4;
-
     // Asks L2 for the beginning of tile blockIdx.x, if every expert has one token tile.
     __device__ static void prefetch(const Params& params) {
         const PhaseParams& phase = params.phase[0];
         const int tiles = params.schedule.num_experts * phase.row_tiles;
-        if (!params.prefetch || blockIdx.x >= tiles) return;
+        if (blockIdx.x >= tiles) return;
         const int id = claimed_tile(params.schedule, blockIdx.x, tiles);
         TileInfo info{};
         info.expert = id / phase.row_tiles;
         info.row_tile = id % phase.row_tiles;
-        const int blocks = min(kPrefetchedStages, num_stages<Tile>(phase)) * Tile::kBlocks;
+        const int blocks = min(params.prefetched_stages, num_stages<Tile>(phase)) * Tile::kBlocks;
         for (int block = 0; block < blocks; ++block) {
             for (int box = 0; box < Tile::kBoxes; ++box) {
                 const auto [at] = Weights::template box_origin<Tile>(phase, info, box, block);
@@ -62,7 +60,7 @@ struct WeightProducer {
     }
 
     __device__ static void stream_tile(Storage& storage, const Params& params, const WorkOf<Tile>& info,
-                                       Ring& ring) {
+                                       Ring& ring, int& next_claim) {
         // A weight byte that only one tile needs should not displace token rows from L2.
         const uint64_t hint =
             static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
@@ -76,8 +74,10 @@ struct WeightProducer {
             const int rows = min(params.format.columns - info.row_tile * Tile::kRows, Tile::kRows);
             scale_bytes = rows * Tile::Format::kScaleBytes;
         }
+        const int claiming_stage = max(stages - params.schedule.claimed_ahead, 0);
         for (int s = 0; s < stages; ++s, ring.advance()) {
             storage.empty[ring.slot].wait(ring.phase ^ 1);
+            if (s == claiming_stage) next_claim = atomicAdd(params.schedule.next_tile, 1);
             storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes +
                                                          Tile::kScaleRows * scale_bytes);
 #pragma unroll
@@ -112,8 +112,7 @@ struct WeightProducer {
             slots.advance();
             if (info.phase == TileInfo::kEnd) return;
             if (elected) {
-                claim = atomicAdd(params.schedule.next_tile, 1);  // arrives while the tile streams
-                stream_tile(storage, params, info, ring);
+                stream_tile(storage, params, info, ring, claim);
             }
             __syncwarp();
         }

@@ -11,6 +11,7 @@
 namespace moe_jit::cuda::route {
 
 constexpr int kFewThreads = 32 * (kListedTokens + 1);
+constexpr int kFewChosenInRegisters = 512;
 
 // Of one token, between selection and weight.
 template <class Policy, int kMaxExperts>
@@ -23,10 +24,9 @@ struct RoutedToken {
             const Choice choice = read_choice(args, token, lane);
             selection.expert = choice.expert;
             weight = choice.weight;
-        } else if constexpr (kMaxExperts <= 512) {
-            selection = select_experts<Policy, kMaxExperts, RegisterCandidates>(args, token, lane, scratch);
         } else {
-            selection = select_experts<Policy, kMaxExperts>(args, token, lane, scratch);
+            selection =
+                select_experts<Policy, kMaxExperts, kFewChosenInRegisters>(args, token, lane, scratch);
         }
     }
 
@@ -108,6 +108,13 @@ __device__ __forceinline__ void enter(const RouteArgs& args, const ChosenExperts
     args.pair_to_row[pair] = row;
 }
 
+// The GEMMs look at these rows only once this kernel has ended.
+__device__ __forceinline__ void mark_unwritten(const RouteArgs& args) {
+    for (int64_t i = threadIdx.x; i < args.awaited_bytes / 16; i += kFewThreads) {
+        args.awaited[i] = make_uint4(kUnwritten, kUnwritten, kUnwritten, kUnwritten);
+    }
+}
+
 template <class Policy, int kMaxExperts>
 __global__ void __launch_bounds__(kFewThreads) route_few_tokens(const __grid_constant__ RouteArgs args) {
     __shared__ ChosenExperts chosen;
@@ -121,9 +128,8 @@ __global__ void __launch_bounds__(kFewThreads) route_few_tokens(const __grid_con
         int words = 0;
         if constexpr (Policy::kFromLogits) words = scratch_words<kMaxExperts>(num_groups<Policy>(args));
         routed.select(args, token, lane, scratch + token * words);
-        const unsigned index = static_cast<unsigned>(routed.selection.expert - args.local_offset);
-        const bool ranked = lane < args.top_k && routed.selection.expert >= 0;
-        if (ranked && index < static_cast<unsigned>(args.num_local)) local = index;
+        const int index = lane < args.top_k ? local_expert(args, routed.selection.expert) : -1;
+        if (index >= 0) local = index;
         chosen.set(token, lane, args.top_k, local);
     } else if (token == kListedTokens) {
         // What the GEMMs poll and count with is zero before any of their CTAs can start.
@@ -133,10 +139,12 @@ __global__ void __launch_bounds__(kFewThreads) route_few_tokens(const __grid_con
         let_dependents_start();
     }
     __syncthreads();
-    if (!routes) return;
-    const auto place = chosen.place(local, args.num_tokens, args.top_k);
-    if (lane < args.top_k) enter(args, place, local, token, lane);
-    routed.store(args, token, lane);
+    if (routes) {
+        const auto place = chosen.place(local, args.num_tokens, args.top_k);
+        if (lane < args.top_k) enter(args, place, local, token, lane);
+        routed.store(args, token, lane);
+    }
+    mark_unwritten(args);
 }
 
 }  // namespace moe_jit::cuda::route

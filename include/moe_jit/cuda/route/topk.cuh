@@ -219,14 +219,17 @@ struct Selection {
     routing::RowStats stats;
 };
 
-// `scratch`: scratch_words<kMaxExperts>(n_group) words of this warp.
-template <class Policy, int kMaxExperts, template <int> class Candidates = SharedCandidates>
+// `scratch`: scratch_words<kMaxExperts>(n_group) words of this warp. Keys of up to kInRegisters experts stay
+// in registers.
+template <class Policy, int kMaxExperts, int kInRegisters>
 __device__ __forceinline__ Selection select_experts(const RouteArgs& args, int token, int lane,
                                                     uint32_t* scratch) {
     constexpr int kKeys = kMaxExperts / 32;
+    constexpr bool kShared = kMaxExperts > kInRegisters;
+    using Candidates = std::conditional_t<kShared, SharedCandidates<kKeys>, RegisterCandidates<kKeys>>;
     uint32_t keys[kKeys];
     const routing::RowStats stats = load_keys<Policy>(args, token, lane, keys);
-    bool in_scratch = std::is_same_v<Candidates<kKeys>, SharedCandidates<kKeys>>;
+    bool in_scratch = kShared;
     if constexpr (Policy::kHasGroups) in_scratch |= args.n_group > 1;
     if (in_scratch) {
         __syncwarp();  // the previous token's reads
@@ -239,7 +242,7 @@ __device__ __forceinline__ Selection select_experts(const RouteArgs& args, int t
                             scratch + key_slot(kMaxExperts), keys);
         }
     }
-    Candidates<kKeys> candidates(scratch, keys, lane);
+    Candidates candidates(scratch, keys, lane);
     int expert = -1;
 #pragma unroll 1
     for (int rank = 0; rank < args.top_k; ++rank) {
@@ -249,10 +252,14 @@ __device__ __forceinline__ Selection select_experts(const RouteArgs& args, int t
     return {expert, stats};
 }
 
+// Many warps of an SM choose: instructions count, not their latency.
+constexpr int kChosenInRegisters = 128;
+
 template <class Policy, int kMaxExperts>
 __device__ __forceinline__ Choice choose_experts(const RouteArgs& args, int token, int lane,
                                                  uint32_t* scratch) {
-    const Selection chosen = select_experts<Policy, kMaxExperts>(args, token, lane, scratch);
+    const Selection chosen =
+        select_experts<Policy, kMaxExperts, kChosenInRegisters>(args, token, lane, scratch);
     return {chosen.expert, selected_weight<Policy>(args, token, lane, chosen.expert, chosen.stats)};
 }
 
