@@ -22,6 +22,13 @@ LayerShape layer_shape(const Fp8MoeCall& call) {
             call.hidden_size(), call.intermediate_size, call.output.has_value()};
 }
 
+// Whether GEMM2 waits for values: each tile reads its rows once more, which has to be short.
+bool awaits_values(const Fp8MoeCall& call, const Workspace& ws) {
+    constexpr int64_t kMostTokens = 4, kMostBytes = 2048;
+    return ws.list != nullptr && call.num_tokens() <= kMostTokens &&
+           call.intermediate_size <= kMostBytes * ws.k_parts;
+}
+
 // Only where nearly all experts have rows; routing of more tokens leaves time for more.
 int prefetched_stages(const LayerShape& shape) {
     const int64_t rows = shape.pairs() / shape.num_experts;
@@ -55,7 +62,7 @@ RouteArgs route_args(const Fp8MoeCall& call, const Workspace& ws) {
     args.tile_offsets = ws.tile_offsets;
     args.counters = ws.counters;
     args.list = ws.list;
-    if (ws.list != nullptr) {
+    if (awaits_values(call, ws)) {
         args.awaited = reinterpret_cast<uint4*>(ws.intermediate);
         args.awaited_bytes = layer_shape(call).max_rows() * call.intermediate_size;
     }
@@ -90,6 +97,7 @@ ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, int num_sm
     args.tile_offsets = ws.tile_offsets;
     args.counters = ws.counters;
     args.list = ws.list;
+    args.awaits_values = awaits_values(call, ws);
     args.row_weights = call.use_routing_scales_on_input ? data<uint16_t>(call.expert_weights) : nullptr;
     args.intermediate = ws.intermediate;
     args.rows = call.output.has_value() ? ws.rows : data<uint16_t>(call.gemm2_output);

@@ -43,7 +43,7 @@ struct RouteArgs {
     int32_t* tile_offsets;    // [num_local + 1] prefix of ceil(rows / tile_tokens)
     int32_t* counters;        // [num_counters], zeroed
     int num_counters;
-    uint4* awaited;         // with a list: rows in which the GEMMs wait for their own values
+    uint4* awaited;         // GEMM1's rows if GEMM2 waits for their values, else nullptr
     int64_t awaited_bytes;  // multiple of 16
     ListedRow* list;        // [kListedRows], zeroed, then written, of few tokens; nullptr: no list
     int32_t* block_counts;  // scratch of route_scratch_ints(...) ints

@@ -62,6 +62,13 @@ struct Experts {
         return first_tiles < a.num_sms ? kAllStages : kClaimedAhead;
     }
 
+    static int ring_stages(const ExpertsArgs& a) {
+        if constexpr (Tile::kFewTokens) {
+            if (a.list != nullptr) return Tile::kListedStages;
+        }
+        return Tile::kStages;
+    }
+
     static cudaError_t fill(Params& params, const ExpertsArgs& a) {
         const int64_t gemm1_rows = (Activation::kGated ? 2 : 1) * static_cast<int64_t>(a.intermediate_size);
         const WeightMatrix gemm1{a.gemm1_weights, a.num_local, gemm1_rows, a.hidden_size,
@@ -72,9 +79,17 @@ struct Experts {
         params.phase[0].row_ids = a.row_to_pair;
         params.phase[0].pairs_per_token = a.top_k;
         params.phase[1] = phase(gemm2, a.intermediate, a.k_parts);
-        params.schedule = {a.expert_offsets, a.tile_offsets,   a.num_local,
-                           nullptr,          a.counters,       a.counters + 1,
-                           a.list,           a.from_both_ends, claimed_ahead(a, params.phase[0])};
+        params.schedule = {a.expert_offsets,
+                           a.tile_offsets,
+                           a.num_local,
+                           nullptr,
+                           a.counters,
+                           a.counters + 1,
+                           a.list,
+                           a.from_both_ends,
+                           a.awaits_values,
+                           ring_stages(a),
+                           claimed_ahead(a, params.phase[0])};
         params.prefetched_stages = a.prefetched_stages;
         params.epilogue.head = {a.linear_scale,
                                 a.gate_scale,

@@ -29,6 +29,7 @@ struct ExpertsArgs {
     const int32_t* tile_offsets;    // [num_local + 1], for tiles of expert_tile_tokens()
     int32_t* counters;              // [expert_counters()], zero
     const ListedRow* list;          // see row_list.h; nullptr: the offsets above are complete
+    bool awaits_values;             // intermediate holds kUnwritten once routing has ended
     const uint16_t* row_weights;    // bf16 per pair, multiplied into GEMM1's accumulators; nullptr: none
 
     uint8_t* intermediate;  // [rows, intermediate_size] e4m3

@@ -40,7 +40,7 @@ struct GroupedGemm {
     using Tile = Tile_;
     using Format = typename Tile::Format;
     using Storage = SharedStorage<Tile>;
-    using Ring = RingCursor<Tile::kStages>;
+    using Ring = StageRing<Tile>;
     static_assert(sizeof(Storage) <= kMaxSharedBytes, "shared memory");
 
     struct Params : KernelParams<sizeof...(Epilogues)> {
@@ -130,8 +130,8 @@ struct GroupedGemm {
             decltype(epilogue)::template store<kTokens>(p, ctx, state, acc);
         });
         // The last store ended with a warpgroup barrier, so one release publishes the rows of all its
-        // threads. Those of listed work are awaited themselves.
-        if (info.phase + 1 < Params::kPhases && ctx.thread == 0 && !is_listed<Tile>(params.schedule)) {
+        // threads.
+        if (info.phase + 1 < Params::kPhases && ctx.thread == 0 && !awaits_values<Tile>(params.schedule)) {
             signal_ready(params.schedule.ready + info.token_tile);
         }
     }
@@ -155,7 +155,7 @@ struct GroupedGemm {
     __device__ static void consume(Storage& storage, const Params& params, int warpgroup) {
         const int group = warpgroup / Tile::kTileWarpgroups;
         Turns turns(storage, group);
-        Ring ring;
+        Ring ring = stage_ring<Tile>(params.schedule);
         RingCursor<kTileSlots> slots;
         for (int turn = group;; turn = turn == 0 ? Tile::kTurns - 1 : turn - 1) {
             storage.tile_full[slots.slot].wait(slots.phase);

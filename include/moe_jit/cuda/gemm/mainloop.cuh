@@ -22,7 +22,7 @@ struct Mainloop {
     using Format = typename Tile::Format;
     using Accum = typename Format::Accum;
     using Storage = SharedStorage<Tile>;
-    using Ring = RingCursor<Tile::kStages>;
+    using Ring = StageRing<Tile>;
     static constexpr int kUnits = Tile::kUnits;
     static constexpr int kAccums = kHeldTokens / 2;
     using Accums = Accum[kUnits][kAccums];

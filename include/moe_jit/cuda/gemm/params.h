@@ -35,6 +35,8 @@ struct Schedule {
     int32_t* ready;             // per token tile: warpgroups that have stored their part of the phase before
     const ListedRow* list;      // of few tokens: the work, instead of prefix sums; nullptr: none
     bool from_both_ends;        // a phase's tiles are claimed from its first and its last one in turn
+    bool awaits_values;         // rows of a phase announce themselves, see row_list.h
+    int ring_stages;            // in use, of tiles for few tokens
     int claimed_ahead;          // stages before the end of a tile at which a CTA claims its next one
 };
 

@@ -49,8 +49,13 @@ struct Product {
                 return error;
             }
         }
-        params.schedule = {a.row_offsets, a.tile_offsets, a.num_groups, a.expert_ids, a.counters,
-                           nullptr,       nullptr,        false,        kAllStages};
+        params.schedule = {};
+        params.schedule.row_offsets = a.row_offsets;
+        params.schedule.tile_offsets = a.tile_offsets;
+        params.schedule.num_experts = a.num_groups;
+        params.schedule.expert_ids = a.expert_ids;
+        params.schedule.next_tile = a.counters;
+        params.schedule.claimed_ahead = kAllStages;
         params.prefetched_stages = 0;
         params.epilogue.head = {Output::params(a), static_cast<typename Output::Rounding::Storage*>(a.y),
                                 a.n};

@@ -38,6 +38,21 @@ __device__ __forceinline__ bool is_listed(const Schedule& schedule) {
     return Tile::kFewTokens && schedule.list != nullptr;
 }
 
+template <class Tile>
+__device__ __forceinline__ StageRing<Tile> stage_ring(const Schedule& schedule) {
+    if constexpr (Tile::kFewTokens) {
+        return {schedule.ring_stages};
+    } else {
+        return {};
+    }
+}
+
+// Whether a phase waits for the values of the one before instead of its signals.
+template <class Tile>
+__device__ __forceinline__ bool awaits_values(const Schedule& schedule) {
+    return Tile::kFewTokens && schedule.awaits_values;
+}
+
 // Copies the prefix sums to shared memory; all kThreads threads take part. Ends without a barrier.
 template <class Storage>
 __device__ __forceinline__ void load_schedule(Storage& storage, const Schedule& schedule) {

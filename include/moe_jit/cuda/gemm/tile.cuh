@@ -135,12 +135,13 @@ struct TileOf<192, Format, kMaxExperts> {
 };
 
 // The same tile in a kernel that is made for few tokens: CTAs may compute parts of K, and the work may come
-// as a list of experts. The ring holds fewer stages than fit: more loads in flight add no bandwidth, but every
-// load waits longer, and weights of the second phase come before those of the first.
+// as a list of experts.
 template <class Tile_>
 struct FewTokens : Tile_ {
     static constexpr bool kFewTokens = true;
-    static constexpr int kStages = std::min(Tile_::kStages, Tile_::kTokens <= 8 ? 6 : 8);
+    // Of the ring while the work comes as a list: more loads in flight add no bandwidth, but each of them
+    // waits longer, and weights of the second phase come before those of the first.
+    static constexpr int kListedStages = std::min(Tile_::kStages, Tile_::kTokens <= 8 ? 6 : 8);
 };
 
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.
@@ -234,5 +235,24 @@ struct RingCursor {
         slot %= kSlots;
     }
 };
+
+// The same for a number of slots that the launch chooses.
+struct ChosenRing {
+    int slots;
+    int slot = 0;
+    uint32_t phase = 0;
+    __device__ __forceinline__ void advance() {
+        if (++slot == slots) {
+            slot = 0;
+            phase ^= 1;
+        }
+    }
+    __device__ __forceinline__ void advance(int count) {
+        for (slot += count; slot >= slots; slot -= slots) phase ^= 1;
+    }
+};
+
+template <class Tile>
+using StageRing = std::conditional_t<Tile::kFewTokens, ChosenRing, RingCursor<Tile::kStages>>;
 
 }  // namespace moe_jit::cuda::gemm

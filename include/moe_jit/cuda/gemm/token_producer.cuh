@@ -39,26 +39,26 @@ __device__ __forceinline__ void await_values(const PhaseParams& phase, const Til
     constexpr int kStageK = Tile::kBlocks * kBlockBytes;
     constexpr int kRequests = 4;
     const int begin = info.first_stage * kStageK;
-    const int vectors = (min(begin + info.stages * kStageK, phase.k_bytes) - begin) / 16;
-    for (int token = 0; token < info.tokens; ++token) {
-        const auto* row = reinterpret_cast<const uint4*>(
-            phase.tokens + static_cast<int64_t>(info.token_begin + token) * phase.token_pitch + begin);
-        for (int first = threadIdx.x % 32; first < vectors; first += 32 * kRequests) {
-            bool complete;
-            do {
-                uint4 v[kRequests];
+    const int row_vectors = (min(begin + info.stages * kStageK, phase.k_bytes) - begin) / 16;
+    const int vectors = info.tokens * row_vectors;
+    const auto* rows = phase.tokens + static_cast<int64_t>(info.token_begin) * phase.token_pitch + begin;
+    for (int first = threadIdx.x % 32; first < vectors; first += 32 * kRequests) {
+        bool complete;
+        do {
+            uint4 v[kRequests];
 #pragma unroll
-                for (int i = 0; i < kRequests; ++i) {
-                    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                                 : "=r"(v[i].x), "=r"(v[i].y), "=r"(v[i].z), "=r"(v[i].w)
-                                 : "l"(row + min(first + 32 * i, vectors - 1))
-                                 : "memory");
-                }
-                complete = true;
+            for (int i = 0; i < kRequests; ++i) {
+                const int vector = min(first + 32 * i, vectors - 1);
+                const int row = vector / row_vectors, column = vector - row * row_vectors;
+                asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                             : "=r"(v[i].x), "=r"(v[i].y), "=r"(v[i].z), "=r"(v[i].w)
+                             : "l"(rows + row * phase.token_pitch + column * 16)
+                             : "memory");
+            }
+            complete = true;
 #pragma unroll
-                for (const uint4& vector : v) complete &= is_written(vector);
-            } while (!complete);
-        }
+            for (const uint4& vector : v) complete &= is_written(vector);
+        } while (!complete);
     }
 }
 
@@ -73,7 +73,7 @@ __device__ __forceinline__ void copy_async_16(uint32_t shared, const void* globa
 template <class Tile, class Params>
 struct CopyGather {
     using Storage = SharedStorage<Tile>;
-    using Ring = RingCursor<Tile::kStages>;
+    using Ring = StageRing<Tile>;
     static constexpr int kWarps = 3;
     static constexpr int kArrivals = 32 * kWarps;  // per stage
     // One warp instruction moves 4 rows of 128 bytes.
@@ -142,7 +142,7 @@ struct CopyGather {
 template <class Tile, class Params>
 struct TmaGather {
     using Storage = SharedStorage<Tile>;
-    using Ring = RingCursor<Tile::kStages>;
+    using Ring = StageRing<Tile>;
     static constexpr int kWarps = 1;
     static constexpr int kArrivals = 1;
 
@@ -176,7 +176,7 @@ struct TmaGather {
 template <class Tile, class Params>
 struct TmaRows {
     using Storage = SharedStorage<Tile>;
-    using Ring = RingCursor<Tile::kStages>;
+    using Ring = StageRing<Tile>;
     static constexpr int kWarps = 1;
     static constexpr int kArrivals = 1;
     static constexpr int kBoxBytes = Tile::kTokenBoxRows * kBlockBytes;
@@ -219,7 +219,7 @@ struct TokenProducer {
                                                       int thread) {
         const PhaseParams& phase = params.phase[info.phase];
         if constexpr (Tile::kFewTokens) {
-            if (is_listed<Tile>(params.schedule)) {
+            if (awaits_values<Tile>(params.schedule)) {
                 wait_for_predecessors();  // routing marks the values as unwritten
                 if (Source::gathers(info, thread)) await_values<Tile>(phase, info);
                 return;
@@ -232,7 +232,7 @@ struct TokenProducer {
     }
 
     __device__ static void run(Storage& storage, const Params& params, int thread) {
-        RingCursor<Tile::kStages> ring;
+        auto ring = stage_ring<Tile>(params.schedule);
         RingCursor<kTileSlots> slots;
         while (true) {
             storage.tile_full[slots.slot].wait(slots.phase);

@@ -14,7 +14,7 @@ namespace moe_jit::cuda::gemm {
 template <class Tile, class Params>
 struct WeightProducer {
     using Storage = SharedStorage<Tile>;
-    using Ring = RingCursor<Tile::kStages>;
+    using Ring = StageRing<Tile>;
 
     using Weights = typename Tile::Format::Weights;
     // Asks L2 for the beginning of tile blockIdx.x, if every expert has one token tile.
@@ -96,7 +96,7 @@ struct WeightProducer {
     // The whole warp decodes; lane 0 claims, announces the tile and streams it.
     __device__ static void run(Storage& storage, const Params& params, int first_claim) {
         const bool elected = threadIdx.x % 32 == 0;
-        Ring ring;
+        Ring ring = stage_ring<Tile>(params.schedule);
         RingCursor<kTileSlots> slots;
         int claim = first_claim;
         if constexpr (Tile::kFewTokens) {
