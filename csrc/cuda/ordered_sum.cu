@@ -26,6 +26,10 @@ int64_t ordered_sum_index_ints(int64_t num_rows, int64_t out_rows) {
     return num_rows <= kSearched ? 0 : out_rows * (1 + kListed);
 }
 
+bool ordered_sum_has_whole_lines(const float* rows, int n) {
+    return reinterpret_cast<uintptr_t>(rows) % kLineBytes == 0 && n * sizeof(float) % kLineBytes == 0;
+}
+
 cudaError_t launch_ordered_sum(const OrderedSumArgs& args, cudaStream_t stream) {
     if (const cudaError_t error = launch_index(args, stream); error != cudaSuccess) return error;
     // Enough CTAs to fill the GPU; then a CTA that knows its rows had better sum more columns.

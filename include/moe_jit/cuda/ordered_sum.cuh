@@ -16,6 +16,7 @@ constexpr int kSearched = 1024;  // so many rows are looked for without an index
 constexpr int kColumns = 4;      // of a vector, of which a thread sums one at a time
 constexpr int kAhead = 8;        // rows that are requested before the first is added
 constexpr int kMaxGroups = 1024;
+constexpr int kLineBytes = 128;  // of the L2 cache
 
 __device__ __forceinline__ int64_t destination(const OrderedSumArgs& args, int64_t row) {
     return args.index_element == Element::kI32 ? static_cast<const int32_t*>(args.row_index)[row]
@@ -86,6 +87,21 @@ struct Weighing {
     }
 };
 
+// Drops what a warp has read of up to kAhead rows from the L2 cache, so that it is not written to memory. The
+// sums tell that it has been read.
+__device__ __forceinline__ void discard(const OrderedSumArgs& args, int column, const int* list, int count,
+                                        const float4& sum) {
+    constexpr int kLineColumns = kLineBytes / sizeof(float), kLines = 32 * kColumns / kLineColumns;
+    static_assert(kAhead * kLines == 32, "a line for each lane");
+    const int lane = threadIdx.x % 32;
+    const int at = __shfl_sync(~0u, column, 0) + lane % kLines * kLineColumns;
+    // A warp behind the last column repeats that one.
+    if (!args.whole_lines || at % kLineColumns != 0 || at >= args.n || lane / kLines >= count) return;
+    const float* line = args.rows + static_cast<int64_t>(list[lane / kLines]) * args.n + at;
+    asm volatile("discard.global.L2 [%0], 128;" ::"l"(line), "f"(sum.x), "f"(sum.y), "f"(sum.z), "f"(sum.w)
+                 : "memory");
+}
+
 // Rows list[0] to list[count - 1], in this order.
 template <bool kBias>
 __device__ __forceinline__ void add_rows(const OrderedSumArgs& args, int column, const int* list, int count,
@@ -105,6 +121,7 @@ __device__ __forceinline__ void add_rows(const OrderedSumArgs& args, int column,
         for (int a = 0; a < kAhead; ++a) {
             if (first + a < count) weighing[a].add(value[a], column, sum);
         }
+        discard(args, column, list + first, count - first, sum);
     }
 }
 
@@ -195,7 +212,10 @@ __global__ void __launch_bounds__(kThreads)
                 add_rows<kBias>(args, column, list, found, group_ends, sum);
             }
         }
-        *reinterpret_cast<float4*>(args.y + target * args.n + column) = sum;
+        // Another warp may have dropped the column that threads behind the last one repeat.
+        if (vector + static_cast<int>(threadIdx.x) < args.n / kColumns) {
+            *reinterpret_cast<float4*>(args.y + target * args.n + column) = sum;
+        }
     }
 }
 

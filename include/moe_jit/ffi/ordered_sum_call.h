@@ -7,7 +7,7 @@ namespace moe_jit::ffi {
 
 // The end of npu_grouped_matmul_finalize_routing: products are weighed and added to their rows of y.
 struct OrderedSumCall {
-    TensorView rows;                       // [m, n] fp32, products of the rows that belong to groups
+    TensorView rows;                       // [m, n] fp32, products of the rows that belong to groups; lost
     TensorView row_index;                  // [m] int32 or int64; rows outside the output contribute nothing
     TensorView group_list;                 // [experts] int64
     Optional<TensorView> per_token_scale;  // [m] fp32
