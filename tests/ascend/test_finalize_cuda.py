@@ -10,6 +10,7 @@ from support.random_calls import check_same
 from support.random_calls import finalize_call as arguments
 
 import moe_jit
+from moe_jit.ascend.formats import pack_int4
 
 pytestmark = pytest.mark.cuda
 
@@ -46,6 +47,23 @@ def test_shared_input_and_bias(inputs: Inputs, rows: int, dtype: torch.dtype):
     check_same(FUNCTION, arguments(inputs, rows, 30, live=rows - 7, changes=changes), inputs.note)
     del changes["bias"]
     check_same(FUNCTION, arguments(inputs, rows, 30, changes=changes), inputs.note)
+
+
+@pytest.mark.parametrize(("rows", "output_rows"), [(300, 40), (1300, 90)])
+def test_rows_that_are_not_whole_lines_of_the_cache(inputs: Inputs, rows: int, output_rows: int):
+    """104 columns of int4 weights: 416 bytes."""
+    groups, k, n = 3, 192, 104
+    given = {
+        "x": inputs.integers(rows, k),
+        "w": pack_int4(inputs.integers(groups, k, n, low=-8, high=7)),
+        "group_list": inputs.counts(groups, rows - 5),
+        "scale": inputs.positive(groups, n, high=1e-3).view(torch.int32).to(torch.int64)[:, None],
+        "bias": inputs.normal(groups, n),
+        "pertoken_scale": inputs.positive(rows),
+        "row_index": inputs.integers(rows, low=0, high=output_rows, dtype=torch.int64),
+        "output_bs": output_rows,
+    }
+    check_same(FUNCTION, given, inputs.note)
 
 
 @pytest.mark.parametrize("left_out", ["logit", "pertoken_scale", "both"])
