@@ -30,7 +30,7 @@ void ordered_sum(const ffi::OrderedSumCall& call) {
     args.groups = {data<const int64_t>(call.group_list), groups, static_cast<int>(call.group_list_type),
                    call.rows.size(0), groups};
     args.n = static_cast<int>(call.rows.size(1));
-    args.whole_lines = ordered_sum_has_whole_lines(args.rows, args.n);
+    args.discards = ordered_sum_discards(args.rows, args.groups.num_rows, args.n, device.cache_bytes());
     args.token_scale = data<const float>(call.per_token_scale);
     args.logit = data<const float>(call.logit);
     args.bias = data<const uint16_t>(call.bias);

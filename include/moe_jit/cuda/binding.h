@@ -21,6 +21,12 @@ inline int num_multiprocessors(int device) {
     return count;
 }
 
+inline int64_t cache_bytes(int device) {
+    int bytes = 0;
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device), "the device query");
+    return bytes;
+}
+
 // The device of `tensor` made current, and the stream that the environment uses there.
 class DeviceStream {
   public:
@@ -31,6 +37,7 @@ class DeviceStream {
 
     cudaStream_t stream() const { return stream_; }
     int num_sms() const { return num_multiprocessors(device_.device_id); }
+    int64_t cache_bytes() const { return cuda::cache_bytes(device_.device_id); }
 
     // Scratch memory from the environment's allocator; live as long as the result.
     tvm::ffi::Tensor allocate(int64_t bytes) const {

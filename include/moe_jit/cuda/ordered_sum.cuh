@@ -96,7 +96,7 @@ __device__ __forceinline__ void discard(const OrderedSumArgs& args, int column, 
     const int lane = threadIdx.x % 32;
     const int at = __shfl_sync(~0u, column, 0) + lane % kLines * kLineColumns;
     // A warp behind the last column repeats that one.
-    if (!args.whole_lines || at % kLineColumns != 0 || at >= args.n || lane / kLines >= count) return;
+    if (!args.discards || at % kLineColumns != 0 || at >= args.n || lane / kLines >= count) return;
     const float* line = args.rows + static_cast<int64_t>(list[lane / kLines]) * args.n + at;
     asm volatile("discard.global.L2 [%0], 128;" ::"l"(line), "f"(sum.x), "f"(sum.y), "f"(sum.z), "f"(sum.w)
                  : "memory");

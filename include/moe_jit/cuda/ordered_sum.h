@@ -13,14 +13,14 @@ namespace moe_jit::cuda {
 // y[t] = shared[t] + term(r1) + term(r2) + ..., with r1 < r2 < ... the rows of groups whose index is t, and
 //   term(r) = rows[r] * (logit[r] * token_scale[r]) + bias[group of r] * logit[r],
 // every operation rounded. Null parameters are left out. Rows with an index outside [0, out_rows) are not
-// read; what the others hold is lost.
+// read; what the others hold may be lost.
 struct OrderedSumArgs {
     const float* rows;      // [groups.num_rows, n]
     const void* row_index;  // [groups.num_rows]
     Element index_element;  // kI32 or kI64
     GroupList groups;
     int n;                     // multiple of 4
-    bool whole_lines;          // each row of `rows` begins with a line of the L2 cache, and ends with one
+    bool discards;             // rows that have been read, see ordered_sum_discards
     const float* token_scale;  // [groups.num_rows]
     const float* logit;        // [groups.num_rows]
     const uint16_t* bias;      // [groups, n] bf16
@@ -36,7 +36,8 @@ struct OrderedSumArgs {
 // Scratch memory; 0 where rows are few enough to be looked for.
 int64_t ordered_sum_index_ints(int64_t num_rows, int64_t out_rows);
 
-bool ordered_sum_has_whole_lines(const float* rows, int n);
+// Whether rows should be dropped from the L2 cache: they are whole lines of it, and many of them are in it.
+bool ordered_sum_discards(const float* rows, int64_t num_rows, int n, int64_t cache_bytes);
 
 cudaError_t launch_ordered_sum(const OrderedSumArgs& args, cudaStream_t stream);
 
