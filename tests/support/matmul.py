@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -247,8 +248,10 @@ class Problem:
     def check(self, y: torch.Tensor) -> None:
         """Integers and scaled integers exactly, activated ones to one unit, float sums within their bound."""
         expected = self.expected()
-        if self.may_scale_sums(y.device.type) and not self._is_close(y, expected):
-            expected = self.expected(rounded=False)
+        if self.may_scale_sums(y.device.type):  # experts with few rows and with many may differ
+            is_close = self._close_rows(y, expected)
+            scaled = self.expected(rounded=False)
+            expected = reference.Product(*map(partial(torch.where, is_close), expected, scaled))
         note = f"{self.inputs.note} {self.row} {self.counts} k {self.k} n {self.n} {self.layout}"
         assert y.dtype == self.row.y, note
         assert tuple(y.shape) == tuple(expected.exact.shape), note
@@ -269,9 +272,10 @@ class Problem:
         sums = (self.k + 4) * 2.0**-24 * expected.bound
         return 0.5 * (1 + 2.0**-8) * units(expected.exact.abs() + sums, self.row.y) + sums
 
-    def _is_close(self, y: torch.Tensor, expected: reference.Product) -> bool:
+    def _close_rows(self, y: torch.Tensor, expected: reference.Product) -> torch.Tensor:
+        """bool [rows, 1]"""
         error = (y.cpu().double() - expected.exact).abs()
-        return bool((error <= self._sum_tolerance(expected)).all())
+        return (error <= self._sum_tolerance(expected)).all(dim=1, keepdim=True)
 
 
 def units(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
