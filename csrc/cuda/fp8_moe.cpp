@@ -24,7 +24,7 @@ LayerShape layer_shape(const Fp8MoeCall& call) {
 
 // Whether GEMM2 waits for values: each tile reads its rows once more, which has to be short.
 bool awaits_values(const Fp8MoeCall& call, const Workspace& ws) {
-    constexpr int64_t kMostTokens = 4, kMostBytes = 2048;
+    constexpr int64_t kMostTokens = 4, kMostBytes = 1024;
     return ws.list != nullptr && call.num_tokens() <= kMostTokens &&
            call.intermediate_size <= kMostBytes * ws.k_parts;
 }
