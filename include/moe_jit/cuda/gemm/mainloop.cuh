@@ -81,6 +81,8 @@ struct Mainloop {
     }
 
     __device__ __forceinline__ static void release(Storage& storage, int slot) {
+        // Scales and sums of tokens have been read by every lane for itself.
+        if constexpr (Tile::kScaled || Tile::kBiased) __syncwarp();
         if (threadIdx.x % 32 == 0) storage.empty[slot].arrive();
     }
 
