@@ -59,6 +59,12 @@ struct WeightProducer {
         }
     }
 
+    // Not an addition: ptxas would add for all lanes at once, and wait for the sum to shuffle it to them.
+    __device__ __forceinline__ static int claim_tile(const Schedule& schedule) {
+        constexpr unsigned kMostClaims = 0x7fffffff;
+        return static_cast<int>(atomicInc(reinterpret_cast<unsigned*>(schedule.next_tile), kMostClaims));
+    }
+
     __device__ static void stream_tile(Storage& storage, const Params& params, const WorkOf<Tile>& info,
                                        Ring& ring, int& next_claim) {
         // A weight byte that only one tile needs should not displace token rows from L2.
@@ -77,7 +83,7 @@ struct WeightProducer {
         const int claiming_stage = max(stages - params.schedule.claimed_ahead, 0);
         for (int s = 0; s < stages; ++s, ring.advance()) {
             storage.empty[ring.slot].wait(ring.phase ^ 1);
-            if (s == claiming_stage) next_claim = atomicAdd(params.schedule.next_tile, 1);
+            if (s == claiming_stage) next_claim = claim_tile(params.schedule);
             storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes +
                                                          Tile::kScaleRows * scale_bytes);
 #pragma unroll
