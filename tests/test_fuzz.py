@@ -249,12 +249,12 @@ def check_case(case: Case, variant: Variant, device: str) -> None:
         check_values(run(), rows, index, reference, context)
         return
     routing = make_routing(case, variant, gen)
-    ids, weights = route(routing.logits, routing.bias, **routing.settings())
     parts = call_unfinalised(layer, hidden, routing, **options)
     check_routing(parts, routing, context)
+    ids, _ = route(routing.logits, routing.bias, **routing.settings())
     poisoned = torch.full_like(hidden, math.nan, dtype=torch.bfloat16)
     output = call(layer, hidden, routing, output=poisoned, **options)
-    check_values(output, parts.rows, parts.pair_to_row, expected(ids=ids, weights=weights), context)
+    check_values(output, parts.rows, parts.pair_to_row, expected(ids=ids, weights=parts.weights), context)
     check_finalised(output, parts, case.scale_input)
 
 
@@ -263,6 +263,30 @@ def check_values(
 ) -> None:
     compare_rows(rows, index, reference).check(context)
     compare_output(output, reference).check(context)
+
+
+def test_a_weight_one_ulp_off_scales_the_values():
+    """Weights may be one ulp off; here one is, and its expert's input is scaled with it."""
+    case = Case(
+        seed=202,
+        num_tokens=489,
+        hidden_size=48,
+        intermediate_size=656,
+        weight_layout="w1_w3",
+        num_experts=30,
+        top_k=3,
+        offset=0,
+        num_local=25,
+        spare_experts=2,
+        scales="positive",
+        scale_input=True,
+        enable_pdl=None,
+        hot_expert=False,
+        logits_dtype=torch.bfloat16,
+        bias_dtype=torch.float32,
+        settings={"factor": None, "norm_topk_prob": False},
+    )
+    check_case(case, Variant(METHODS.Default, 32, ACTIVATIONS.Swiglu, 8), "cpu")
 
 
 @pytest.mark.parametrize("device", DEVICES)

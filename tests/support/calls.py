@@ -178,13 +178,20 @@ def check_finalised(output: torch.Tensor, parts: Unfinalised, scale_input: bool 
 
 
 def reference_for(
-    layer: Layer, hidden: torch.Tensor, routing: Routing, *, scale_input: bool = False, **options: Any
+    layer: Layer,
+    hidden: torch.Tensor,
+    routing: Routing,
+    *,
+    weights: torch.Tensor | None = None,
+    scale_input: bool = False,
+    **options: Any,
 ) -> Reference:
-    ids, weights = route(routing.logits, routing.bias, **routing.settings())
+    """``weights``: those of the call, where check_routing has compared them. They may be one ulp off."""
+    ids, expected_weights = route(routing.logits, routing.bias, **routing.settings())
     return fp8_moe(
         hidden,
         ids=ids,
-        weights=weights,
+        weights=expected_weights if weights is None else weights,
         use_routing_scales_on_input=scale_input,
         accumulation=accumulation(ids, routing.logits.shape[1], layer),
         **layer.experts(),

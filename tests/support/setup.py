@@ -58,9 +58,16 @@ class Setup:
         hidden = self.hidden(num_tokens, layer) if hidden is None else hidden
         context = f"seed {self.seed} T {num_tokens} {tuple(layer.gemm2.shape)} act {layer.activation} {note}"
         options = {"offset": offset, "use_routing_scales_on_input": scale_input}
-        reference = reference_for(layer, hidden, routing, scale_input=scale_input, local_expert_offset=offset)
         parts = call_unfinalised(layer, hidden, routing, **options)
         check_routing(parts, routing, context)
+        reference = reference_for(
+            layer,
+            hidden,
+            routing,
+            weights=parts.weights,
+            scale_input=scale_input,
+            local_expert_offset=offset,
+        )
         rows = compare_rows(parts.rows, parts.pair_to_row, reference).check(context)
         if self.device == "cpu":
             assert rows.identical > IDENTICAL_ON_CPU - FLIPPED_ROWS / max(1, reference.rows.shape[0]), context
