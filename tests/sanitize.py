@@ -60,16 +60,7 @@ CASE = Case(
     weight_layout="shuffled",
     num_experts=8,
     top_k=3,
-    offset=0,
     num_local=8,
-    spare_experts=0,
-    scales="positive",
-    scale_input=False,
-    enable_pdl=None,
-    hot_expert=False,
-    logits_dtype=torch.float32,
-    bias_dtype=None,
-    settings={},
 )
 
 

@@ -8,7 +8,7 @@ MOE_JIT_TEST_SEED repeats one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -102,16 +102,16 @@ class Case:
     weight_layout: str
     num_experts: int
     top_k: int
-    offset: int
     num_local: int
-    spare_experts: int
-    scales: str
-    scale_input: bool
-    enable_pdl: bool | None
-    hot_expert: bool
-    logits_dtype: torch.dtype
-    bias_dtype: torch.dtype | None
-    settings: dict[str, Any]
+    offset: int = 0
+    spare_experts: int = 0
+    scales: str = "positive"
+    scale_input: bool = False
+    enable_pdl: bool | None = None
+    hot_expert: bool = False
+    logits_dtype: torch.dtype = torch.float32
+    bias_dtype: torch.dtype | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @st.composite
@@ -275,13 +275,9 @@ def test_a_weight_one_ulp_off_scales_the_values():
         weight_layout="w1_w3",
         num_experts=30,
         top_k=3,
-        offset=0,
         num_local=25,
         spare_experts=2,
-        scales="positive",
         scale_input=True,
-        enable_pdl=None,
-        hot_expert=False,
         logits_dtype=torch.bfloat16,
         bias_dtype=torch.float32,
         settings={"factor": None, "norm_topk_prob": False},

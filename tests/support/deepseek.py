@@ -52,6 +52,11 @@ def product(
     return run
 
 
+def product_with_int8(x: torch.dtype) -> Callable[[int], LaunchReport]:
+    """The same with 16-bit x."""
+    return product(x, torch.int8, x, antiquant_scale=x, antiquant_offset=x)
+
+
 def product_with_int4(x: torch.dtype, k_groups: int = 1) -> Callable[[int], LaunchReport]:
     """The same with two weights in a byte; int32 holds eight int4 of x."""
     packed = x == torch.int32
@@ -129,20 +134,8 @@ KERNELS = {
     "int8 to bfloat16": product(torch.int8, torch.int8, torch.bfloat16, scale=torch.float32),
     "bfloat16": product(torch.bfloat16, torch.bfloat16, torch.bfloat16),
     "float32": product(torch.float32, torch.float32, torch.float32),
-    "bfloat16 by int8": product(
-        torch.bfloat16,
-        torch.int8,
-        torch.bfloat16,
-        antiquant_scale=torch.bfloat16,
-        antiquant_offset=torch.bfloat16,
-    ),
-    "float16 by int8": product(
-        torch.float16,
-        torch.int8,
-        torch.float16,
-        antiquant_scale=torch.float16,
-        antiquant_offset=torch.float16,
-    ),
+    "bfloat16 by int8": product_with_int8(torch.bfloat16),
+    "float16 by int8": product_with_int8(torch.float16),
     "int8 by int4": product_with_int4(torch.int8),
     "int8 by int4, groups of k": product_with_int4(torch.int8, HIDDEN // GROUP),
     "int4 by int4": product_with_int4(torch.int32),

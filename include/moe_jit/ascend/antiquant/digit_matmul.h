@@ -112,7 +112,7 @@ class DigitMatmul {
         // Behind the digits: a unit for each row, then sums of segments.
         const Int4Workspace workspace(given_.workspace, tiling_);
         const Address sums = given_.antiquant_offset == nullptr ? nullptr : workspace.end;
-        split(workspace, sums);
+        split_rows_with<DigitSplitter<T>>(given_.x, tiling_, workspace.split, workspace.row_sums, sums);
         TPipe pipe;
         if ASCEND_IS_AIC {
             const Int4Operands operands{given_.x, given_.weight, nullptr, given_.group_list, false};
@@ -127,18 +127,6 @@ class DigitMatmul {
     }
 
   private:
-    __aicore__ inline void split(const Int4Workspace& workspace, Address sums) {
-        if ASCEND_IS_AIV {
-            TPipe pipe;
-            DigitSplitter<T> splitter(pipe, given_.x, tiling_);
-            splitter.run(workspace.split, workspace.row_sums, sums, static_cast<int32_t>(GetBlockIdx()),
-                         static_cast<int32_t>(GetBlockNum()) * kVectorCores);
-            PipeBarrier<PIPE_ALL>();
-            pipe.Reset();
-        }
-        SyncAll<false>();
-    }
-
     MatmulArguments given_;
     MatmulTiling tiling_;
 };

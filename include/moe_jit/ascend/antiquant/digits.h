@@ -20,8 +20,7 @@ class DigitSplitter {
         : x_(x), rows_(tiling.rows), k_(tiling.k), segments_(tiling.segments) {
         pipe.InitBuffer(x_queue_, 2, kColumns * sizeof(T));
         pipe.InitBuffer(digit_queue_, 2, kColumns / 2);
-        pipe.InitBuffer(unit_queue_, 1, kBlockBytes);
-        pipe.InitBuffer(sum_queue_, 2, kBlockBytes);
+        pipe.InitBuffer(value_queue_, 2, kBlockBytes);
         pipe.InitBuffer(wide_, kColumns * sizeof(float));
         pipe.InitBuffer(scratch_, kColumns * sizeof(float));
         pipe.InitBuffer(halves_, 2 * kColumns * sizeof(int16_t));
@@ -39,7 +38,7 @@ class DigitSplitter {
         const int32_t segments = sums == nullptr ? 1 : segments_, length = k_ / segments;
         for (int32_t row = core; row < rows_; row += num_cores) {
             measure(row);
-            store_unit(units, row);
+            store_value(units, row, kUnit);
             for (int32_t segment = 0; segment < segments; ++segment) {
                 Duplicate(lanes(kTotal), 0.0f, kLanes);
                 vector_barrier();
@@ -50,7 +49,7 @@ class DigitSplitter {
                     if (sums != nullptr) add_up(wide_.Get<float>(), count, lanes(kTotal));
                     split(digits, row, column, count);
                 }
-                if (sums != nullptr) store_sum(sums, static_cast<int64_t>(segment) * rows_ + row);
+                if (sums != nullptr) store_value(sums, static_cast<int64_t>(segment) * rows_ + row, kTotal);
             }
         }
     }
@@ -133,24 +132,15 @@ class DigitSplitter {
         vector_barrier();
     }
 
-    __aicore__ inline void store_unit(Address units, int32_t row) {
-        LocalTensor<float> unit = unit_queue_.AllocTensor<float>();
-        Muls(unit, lanes(kUnit), 1.0f, kLanes);
+    // The single value that lane block `block` begins with.
+    __aicore__ inline void store_value(Address table, int64_t at, int32_t block) {
+        LocalTensor<float> value = value_queue_.AllocTensor<float>();
+        Muls(value, lanes(block), 1.0f, kLanes);
         vector_barrier();
-        unit_queue_.EnQue(unit);
-        unit = unit_queue_.DeQue<float>();
-        store_vector(global<float>(units, row), unit, 1);
-        unit_queue_.FreeTensor(unit);
-    }
-
-    __aicore__ inline void store_sum(Address sums, int64_t at) {
-        LocalTensor<float> sum = sum_queue_.AllocTensor<float>();
-        Muls(sum, lanes(kTotal), 1.0f, kLanes);
-        vector_barrier();
-        sum_queue_.EnQue(sum);
-        sum = sum_queue_.DeQue<float>();
-        store_vector(global<float>(sums, at), sum, 1);
-        sum_queue_.FreeTensor(sum);
+        value_queue_.EnQue(value);
+        value = value_queue_.DeQue<float>();
+        store_vector(global<float>(table, at), value, 1);
+        value_queue_.FreeTensor(value);
     }
 
     // `count` is a multiple of kVector, as every segment's length.
@@ -218,7 +208,7 @@ class DigitSplitter {
     Address x_;
     int32_t rows_, k_, segments_;
     TQue<TPosition::VECIN, 1> x_queue_;
-    TQue<TPosition::VECOUT, 1> digit_queue_, unit_queue_, sum_queue_;
+    TQue<TPosition::VECOUT, 1> digit_queue_, value_queue_;
     TBuf<TPosition::VECCALC> wide_, scratch_, halves_, nibbles_, work_, lanes_, factor_;
 };
 

@@ -41,18 +41,24 @@ struct Int4Workspace {
 };
 
 // Before the products, by all vector cores; then all cores wait for one another.
-__aicore__ inline void split_rows(Address x, const MatmulTiling& tiling, const Int4Workspace& workspace,
-                                  bool needs_sums) {
-    if (tiling.pieces == 1 || (tiling.pieces == 0 && !needs_sums)) return;
+template <class Splitter, class... Outputs>
+__aicore__ inline void split_rows_with(Address x, const MatmulTiling& tiling, Outputs... outputs) {
     if ASCEND_IS_AIV {
         TPipe pipe;
-        RowSplitter splitter(pipe, x, tiling.k, tiling.pieces);
-        splitter.run(workspace.split, needs_sums ? workspace.row_sums : nullptr, tiling.rows,
-                     static_cast<int32_t>(GetBlockIdx()), static_cast<int32_t>(GetBlockNum()) * kVectorCores);
+        Splitter splitter(pipe, x, tiling);
+        splitter.run(outputs..., static_cast<int32_t>(GetBlockIdx()),
+                     static_cast<int32_t>(GetBlockNum()) * kVectorCores);
         PipeBarrier<PIPE_ALL>();
         pipe.Reset();
     }
     SyncAll<false>();
+}
+
+__aicore__ inline void split_rows(Address x, const MatmulTiling& tiling, const Int4Workspace& workspace,
+                                  bool needs_sums) {
+    if (tiling.pieces == 1 || (tiling.pieces == 0 && !needs_sums)) return;
+    const Address sums = needs_sums ? workspace.row_sums : nullptr;
+    split_rows_with<RowSplitter>(x, tiling, workspace.split, sums);
 }
 
 // The segments of a core's tiles, in order.

@@ -22,8 +22,8 @@ __aicore__ inline int32_t piece_weight(int32_t piece) { return piece == 0 ? 16 :
 // Splits all rows, dealt out to the vector cores, and adds each row up; no pieces: only adds up.
 class RowSplitter {
   public:
-    __aicore__ inline RowSplitter(TPipe& pipe, Address x, int32_t k, int32_t pieces)
-        : x_(x), k_(k), pieces_(pieces) {
+    __aicore__ inline RowSplitter(TPipe& pipe, Address x, const MatmulTiling& tiling)
+        : x_(x), rows_(tiling.rows), k_(tiling.k), pieces_(tiling.pieces) {
         pipe.InitBuffer(x_queue_, 2, kColumns);
         pipe.InitBuffer(piece_queue_, 2, kColumns / 2);
         pipe.InitBuffer(sum_queue_, 2, kBlockBytes);
@@ -35,8 +35,8 @@ class RowSplitter {
     }
 
     // `split` receives [rows * pieces, k / 2] bytes; `sums`, fp32 [rows], may be null.
-    __aicore__ inline void run(Address split, Address sums, int32_t rows, int32_t core, int32_t num_cores) {
-        for (int32_t row = core; row < rows; row += num_cores) {
+    __aicore__ inline void run(Address split, Address sums, int32_t core, int32_t num_cores) {
+        for (int32_t row = core; row < rows_; row += num_cores) {
             LocalTensor<float> total;
             if (sums != nullptr) {
                 total = sum_queue_.AllocTensor<float>();
@@ -125,7 +125,7 @@ class RowSplitter {
     TQue<TPosition::VECOUT, 1> piece_queue_, sum_queue_;
     TBuf<TPosition::VECCALC> x_half_, high_, wide_, work_, partial_;
     Address x_;
-    int32_t k_, pieces_;
+    int32_t rows_, k_, pieces_;
 };
 
 }  // namespace moe_jit::ascend
