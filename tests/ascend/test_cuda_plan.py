@@ -89,9 +89,15 @@ def test_offsets():
     assert chosen(problem) == "PlainInt8<Bf16>::SingleOffset"
 
 
-def test_several_tensors_are_not_for_tensor_cores():
+def test_lists_of_weights_need_their_alignment(monkeypatch: pytest.MonkeyPatch):
     problem = Problem(Inputs(), ROWS["bf16"], [3, 5], 256, 128, stacked=False)
-    assert chosen(problem) is None
+    for alignment, form in ((1, "Float16Formats<Bf16>::Plain"), (1 << 60, None)):
+        monkeypatch.setattr(cuda_plan, "LISTED_ALIGNMENT", alignment)
+        assert chosen(problem) == form
+
+
+def test_several_outputs_are_not_for_tensor_cores():
+    problem = Problem(Inputs(), ROWS["bf16"], [3, 5], 256, 128, stacked=False)
     assert chosen(problem, split_item=0) is None
 
 
