@@ -326,19 +326,33 @@ def test_state_dict_restores_calibration(checkpoint: Checkpoint):
 
 
 BAD = [
-    ({"w13_order": "shuffled"}, ValueError, "w13_order must be 'w1_w3' or 'w3_w1', got 'shuffled'"),
     ({"scale_convention": "inverse"}, ValueError, "'dequantize' or 'quantize', got 'inverse'"),
     ({"w13_scale": None}, TypeError, "w13_scale must be a float or a torch.Tensor with float8"),
     ({"w2_scale": "1"}, TypeError, "w2_scale must be a float or a torch.Tensor, got str '1'"),
     ({"w2_scale": torch.ones(E + 1)}, ValueError, "w2_scale must be one value, [6] (one per"),
     ({"w13_scale": torch.ones(E, 3)}, ValueError, "w13_scale must be one value, [6] or [6, 2]"),
     ({"input_scale": -1.0}, ValueError, "input_scale must be positive and finite, got -1.0"),
-    ({"intermediate_scale": torch.nan}, ValueError, "intermediate_scale must be positive and finite"),
+    ({"intermediate_scale": torch.nan}, ValueError, "intermediate_scale must be finite in float32"),
     ({"activation_type": 6}, ValueError, "w13 must be of shape (6 (w2.shape[0]), 96 (w2.shape[2]"),
     ({"w13": None}, TypeError, "w13 must be a torch.Tensor, got None"),
     ({"w13": torch.zeros(E, 2 * I, H)}, ValueError, "w13 must be quantised exactly when w2"),
     ({"w2": torch.zeros(E, H)}, ValueError, "w2 must be 3-dimensional, got shape (6, 128)"),
     ({"routing_method_type": 9}, ValueError, "pass 10 for TopKSigmoid"),
+    ({"w13_order": "shuffled"}, ValueError, "w13_order must be one of 'w3_w1', 'w1_w3'; got 'shuffled'"),
+    (
+        {"w2": torch.zeros(E, H, I + 8).to(torch.float8_e4m3fn)},
+        ValueError,
+        "w2.shape[2] must be a multiple of 16",
+    ),
+    ({"top_k": 0}, ValueError, "top_k must be in [1, 6]"),
+    ({"top_k": 2.0}, TypeError, "top_k must be an int, got float"),
+    ({"num_experts": E - 1}, ValueError, "local_num_experts must be in [1, 5]"),
+    ({"local_expert_offset": 1}, ValueError, "local_expert_offset must be in [0, 0]"),
+    ({"routed_scaling_factor": 10**400}, ValueError, "routed_scaling_factor must be finite"),
+    ({"routing_bias": torch.zeros(E + 1)}, ValueError, "routing_bias must be of shape (6 (num_experts))"),
+    ({"routing_bias": 1.0}, TypeError, "routing_bias must be a torch.Tensor or None"),
+    ({"norm_topk_prob": 1}, TypeError, "norm_topk_prob must be a bool"),
+    ({"input_scale": 10**400}, ValueError, "input_scale must be finite"),
 ]
 
 

@@ -139,10 +139,12 @@ def test_wrong_arguments():
         shuffle_gemm2(torch.zeros(32, 4))
     with pytest.raises(TypeError, match=r"weight must be a torch.Tensor, got list"):
         shuffle_gemm1([[1]], gated=True)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'w3_w1' or 'w1_w3'; got 'shuffled'"):
+    with pytest.raises(ValueError, match="source must be one of 'w3_w1', 'w1_w3'; got 'shuffled'"):
         shuffle_gemm1(torch.zeros(1, 32, 4), gated=True, source="shuffled")
-    with pytest.raises(ValueError, match="must be one of 'shuffled', 'w3_w1', 'w1_w3'; got 'w2'"):
+    with pytest.raises(ValueError, match="target must be one of 'w3_w1', 'w1_w3'; got 'w2'"):
         unshuffle_gemm1(torch.zeros(1, 32, 4), gated=True, target="w2")
+    with pytest.raises(TypeError, match="gated must be a bool, got int 1"):
+        shuffle_gemm1(torch.zeros(1, 32, 4), gated=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="even number of rows"):
         swap_halves(torch.zeros(1, 3, 4))
 

@@ -34,6 +34,8 @@ def test_cpu_takes_the_parts_that_are_not_returned() -> None:
         ("routing_method_type", 99, ValueError),
         ("activation_type", 99, ValueError),
         ("device", "meta", ValueError),
+        ("device", "gpu", ValueError),
+        ("device", [], ValueError),
     ],
 )
 def test_errors_name_the_argument(name: str, value: Any, error: type[Exception]) -> None:

@@ -3,11 +3,12 @@ what was given; a wrong Python type raises TypeError, everything else ValueError
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 import torch
+
+_FLOAT32_OVERFLOW = 2**128 - 2**103  # magnitudes from here on round to infinity
 
 
 class Dim(NamedTuple):
@@ -68,14 +69,17 @@ def optional_boolean(name: str, value: object) -> bool | None:
     return value
 
 
-def optional_finite(name: str, value: object) -> float | None:
-    if value is None:
-        return None
+def finite(name: str, value: object, *, expected: str = "a float") -> float:
+    """A number whose nearest float32, in which kernels compute, is finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        reject_type(name, "a float or None", value)
-    if not math.isfinite(value):
-        reject(name, "finite", value)
+        reject_type(name, expected, value)
+    if not abs(value) < _FLOAT32_OVERFLOW:
+        reject(name, "finite in float32", value)
     return float(value)
+
+
+def optional_finite(name: str, value: object) -> float | None:
+    return None if value is None else finite(name, value, expected="a float or None")
 
 
 def is_tensor(name: str, value: object, *, optional: bool = False) -> bool:
@@ -87,16 +91,20 @@ def is_tensor(name: str, value: object, *, optional: bool = False) -> bool:
     reject_type(name, "a torch.Tensor or None" if optional else "a torch.Tensor", value)
 
 
-def _names(dtypes: Sequence[torch.dtype]) -> str:
-    return " or ".join(str(dtype) for dtype in dtypes)
+def dense(name: str, value: torch.Tensor) -> None:
+    if value.layout is not torch.strided or value.is_nested:
+        reject(name, "a dense (torch.strided) tensor", "a nested tensor" if value.is_nested else value.layout)
+
+
+def dtype(name: str, value: torch.Tensor, dtypes: Sequence[torch.dtype]) -> None:
+    if value.dtype not in dtypes:
+        reject(name, "of dtype " + " or ".join(dict.fromkeys(map(str, dtypes))), value.dtype)
 
 
 def storage(name: str, value: torch.Tensor, dtypes: Sequence[torch.dtype], ndim: int) -> None:
     """Layout, dtype, number of dimensions and contiguity."""
-    if value.layout is not torch.strided:
-        reject(name, "a dense (torch.strided) tensor", value.layout)
-    if value.dtype not in dtypes:
-        reject(name, f"of dtype {_names(dtypes)}", value.dtype)
+    dense(name, value)
+    dtype(name, value, dtypes)
     if value.dim() != ndim:
         reject(name, f"{ndim}-dimensional", f"shape {tuple(value.shape)}")
     if not value.is_contiguous():

@@ -126,20 +126,22 @@ class WeightLayout(IntEnum):
     """Plain [gate; up], the order of gate_up_proj in checkpoints."""
 
     @classmethod
-    def parse(cls, value: str | WeightLayout) -> WeightLayout:
+    def parse(
+        cls, value: str | WeightLayout, argument: str = "weight_layout", *, plain: bool = False
+    ) -> WeightLayout:
         """Return the layout for its public name: "shuffled", "w3_w1" or "w1_w3" (or the enum itself).
 
-        Raises TypeError when ``value`` is neither, ValueError when the name is unknown.
+        Raises TypeError when ``value`` is neither, ValueError when the name is unknown or, if ``plain``, when
+        it is that of the shuffled layout. The message names ``argument``.
         """
-        if isinstance(value, cls):
-            return value
-        if not isinstance(value, str):
-            raise TypeError(f"weight_layout must be a str, got {type(value).__name__}")
-        for layout in cls:
-            if layout.public_name == value:
+        if not isinstance(value, (str, cls)):
+            raise TypeError(f"{argument} must be a str, got {type(value).__name__}")
+        allowed = [layout for layout in cls if not plain or layout is not cls.Shuffled]
+        for layout in allowed:
+            if value is layout or value == layout.public_name:
                 return layout
-        known = ", ".join(repr(layout.public_name) for layout in cls)
-        raise ValueError(f"weight_layout must be one of {known}; got {value!r}")
+        known = ", ".join(repr(layout.public_name) for layout in allowed)
+        raise ValueError(f"{argument} must be one of {known}; got {cls.name_of(value)!r}")
 
     @property
     def public_name(self) -> str:

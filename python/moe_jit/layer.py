@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import checks, scales
+from . import checks, scales, validate
 from .checks import Dim
 from .enums import ActivationType, RoutingMethodType, WeightLayout
 from .fused_moe import trtllm_fp8_per_tensor_scale_moe, trtllm_fp8_per_tensor_scale_routed_moe
@@ -87,9 +87,7 @@ class FusedMoE(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.activation = ActivationType.parse(activation_type)
-        self.layout = WeightLayout.parse(w13_order)
-        if self.layout is WeightLayout.Shuffled:
-            checks.reject("w13_order", "'w1_w3' or 'w3_w1'", repr(w13_order))
+        self.layout = WeightLayout.parse(w13_order, "w13_order", plain=True)
         if scale_convention not in _CONVENTIONS:
             checks.reject("scale_convention", " or ".join(map(repr, _CONVENTIONS)), repr(scale_convention))
         self._check_weights(w13, w2)
@@ -117,6 +115,7 @@ class FusedMoE(torch.nn.Module):
             "routing_method_type": method,
             "norm_topk_prob": norm_topk_prob,
         }
+        self._check_options(routing_bias)
         inverse = scale_convention == "quantize"
         self._set_weights(w13, w2, w13_scale, w2_scale, inverse)
         self.register_buffer("routing_bias", routing_bias)
@@ -140,6 +139,8 @@ class FusedMoE(torch.nn.Module):
         """
         for name, half in (("gate", gate), ("up", up)):
             checks.is_tensor(name, half)
+            checks.dense(name, half)
+        checks.same_device("up", up, gate.device, "gate")
         if gate.shape != up.shape or gate.dtype != up.dtype:
             expected = f"like gate: shape {tuple(gate.shape)}, {gate.dtype}"
             checks.reject("up", expected, f"shape {tuple(up.shape)}, {up.dtype}")
@@ -218,6 +219,8 @@ class FusedMoE(torch.nn.Module):
         self._calibrate_intermediate(hidden_states, topk_ids, topk_weights)
 
     def _calibrate_input(self, hidden_states: torch.Tensor) -> None:
+        checks.is_tensor("hidden_states", hidden_states)
+        checks.dense("hidden_states", hidden_states)
         if hidden_states.dtype != _E4M3 and not self._has_given_input_scale:
             self.input_scale = scales.full_range_scale(hidden_states)
         self.intermediate_scale = torch.ones(self.num_local_experts, device=self.w2.device)
@@ -230,6 +233,13 @@ class FusedMoE(torch.nn.Module):
         self.intermediate_scale = scales.full_range_scale(largest).expand(self.num_local_experts).contiguous()
         self._update_scales()
 
+    def _check_options(self, routing_bias: torch.Tensor | None) -> None:
+        validate.check_options(**self._experts, **self._routing)
+        if checks.is_tensor("routing_bias", routing_bias, optional=True):
+            assert routing_bias is not None
+            checks.storage("routing_bias", routing_bias, validate.LOGITS, 1)
+            checks.shape("routing_bias", routing_bias, [Dim(self._experts["num_experts"], "num_experts")])
+
     def _check_weights(self, w13: torch.Tensor, w2: torch.Tensor) -> None:
         for name, weight in (("w13", w13), ("w2", w2)):
             checks.is_tensor(name, weight)
@@ -239,6 +249,8 @@ class FusedMoE(torch.nn.Module):
             checks.reject("w13", f"quantised exactly when w2 ({w2.dtype}) is", w13.dtype)
         factor, prefix = (2, "2 * ") if self.activation.is_gated else (1, "")
         rows = Dim(factor * w2.shape[2], f"{prefix}w2.shape[2], activation_type {self.activation.name}")
+        for dim in (1, 2):
+            checks.multiple(f"w2.shape[{dim}]", w2.shape[dim], 16, "hidden and intermediate size")
         checks.shape("w13", w13, (Dim(w2.shape[0], "w2.shape[0]"), rows, Dim(w2.shape[1], "w2.shape[1]")))
 
     def _set_weights(
@@ -303,6 +315,7 @@ class FusedMoE(torch.nn.Module):
     def quantize_input(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """``hidden_states`` as float8_e4m3fn [T, H]; unchanged when quantised already."""
         checks.is_tensor("hidden_states", hidden_states)
+        checks.dense("hidden_states", hidden_states)
         if self.input_scale is None:
             checks.reject("input_scale", "given to the constructor, or found by calibrate()", None)
         if hidden_states.dtype not in (_E4M3, *_TO_QUANTIZE):

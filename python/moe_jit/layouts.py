@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import torch
 
+from moe_jit import checks
 from moe_jit.enums import WeightLayout
 
 ROWS_PER_BLOCK = 32
@@ -29,7 +30,8 @@ def plain_rows_in_shuffled_order(
     ``gated`` says whether the rows are two halves to interleave; ``plain`` names the order of the halves.
     Raises ValueError when ``num_rows`` is not a positive multiple of 32.
     """
-    order = _plain_layout(plain, "plain")
+    order = WeightLayout.parse(plain, "plain", plain=True)
+    checks.boolean("gated", gated)
     if num_rows <= 0 or num_rows % ROWS_PER_BLOCK:
         raise ValueError(
             f"a shuffled weight needs a positive multiple of {ROWS_PER_BLOCK} rows, got {num_rows}"
@@ -52,13 +54,15 @@ def shuffle_gemm1(weight: torch.Tensor, gated: bool, source: PlainLayout = "w3_w
     Raises TypeError or ValueError when ``weight`` is not a 3-D tensor with a multiple of 32 rows.
     """
     _check_weight(weight, "weight")
-    return _take_rows(weight, _shuffle_index(weight, gated, source))
+    order = WeightLayout.parse(source, "source", plain=True)
+    return _take_rows(weight, _shuffle_index(weight, gated, order))
 
 
 def unshuffle_gemm1(weight: torch.Tensor, gated: bool, target: PlainLayout = "w3_w1") -> torch.Tensor:
     """Inverse of ``shuffle_gemm1``: convert a shuffled gemm1 weight to plain rows in order ``target``."""
     _check_weight(weight, "weight")
-    return _take_rows(weight, torch.argsort(_shuffle_index(weight, gated, target)))
+    order = WeightLayout.parse(target, "target", plain=True)
+    return _take_rows(weight, torch.argsort(_shuffle_index(weight, gated, order)))
 
 
 def shuffle_gemm2(weight: torch.Tensor) -> torch.Tensor:
@@ -93,15 +97,9 @@ def _movable(weight: torch.Tensor) -> torch.dtype:
     return torch.uint8 if weight.element_size() == 1 and weight.dtype.is_floating_point else weight.dtype
 
 
-def _plain_layout(value: PlainLayout, name: str) -> WeightLayout:
-    layout = WeightLayout.parse(value)
-    if layout is WeightLayout.Shuffled:
-        raise ValueError(f"{name} must be 'w3_w1' or 'w1_w3'; got 'shuffled'")
-    return layout
-
-
 def _check_weight(weight: object, name: str) -> None:
-    if not isinstance(weight, torch.Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(weight).__name__}")
+    checks.is_tensor(name, weight)
+    assert isinstance(weight, torch.Tensor)
+    checks.dense(name, weight)
     if weight.dim() != 3:
         raise ValueError(f"{name} must have 3 dimensions [experts, rows, columns], got {tuple(weight.shape)}")

@@ -57,8 +57,10 @@ def from_checkpoint(
     ``scale`` is one number for all, [num_experts], or [num_experts, parts]; trailing dimensions of size 1
     do not matter. ``inverse`` says that it is a quantisation scale: quantised = real * scale.
     """
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, torch.Tensor)):
-        checks.reject_type(name, "a float or a torch.Tensor", scale)
+    if isinstance(scale, torch.Tensor):
+        checks.dense(name, scale)
+    else:
+        checks.finite(name, scale, expected="a float or a torch.Tensor")
     value = torch.as_tensor(scale, dtype=torch.float32, device=device)
     if not bool(((value > 0) & value.isfinite()).all()):
         checks.reject(name, "positive and finite", value.tolist())

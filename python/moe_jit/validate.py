@@ -16,7 +16,7 @@ MAX_TOP_K = 32
 _E4M3 = (torch.float8_e4m3fn,)
 _BF16 = (torch.bfloat16,)
 _FP32 = (torch.float32,)
-_LOGITS = (torch.float32, torch.bfloat16)
+LOGITS = (torch.float32, torch.bfloat16)
 _TMA_ALIGNMENT = 16
 
 
@@ -61,6 +61,7 @@ class Arguments(NamedTuple):
 
 NUM_TENSORS = Arguments._fields.index("num_experts")
 _WRITTEN = ("routing_replay_out", "output")
+_DEFAULTS = {"do_finalize": True, "tune_max_num_tokens": 8192, "norm_topk_prob": True, "fast_accum": True}
 _READ = tuple(name for name in Arguments._fields[:NUM_TENSORS] if name not in _WRITTEN)
 
 
@@ -73,10 +74,8 @@ def validate(args: Arguments) -> MoEProblem:
     layout = WeightLayout.parse(args.weight_layout)
     activation = ActivationType.parse(args.activation_type)
     method = None if args.pre_routed else RoutingMethodType.parse(args.routing_method_type)
-    _check_scalar_types(args)
     _check_tensor_types(args)
-    _check_expert_counts(args)
-    n_group, topk_group = _groups(args, method)
+    n_group, topk_group = _check_scalars(args, method)
 
     hidden = args.hidden_states
     checks.storage("hidden_states", hidden, _E4M3, 2)
@@ -119,6 +118,13 @@ def validate(args: Arguments) -> MoEProblem:
     )
 
 
+def check_options(**options: object) -> None:
+    """Check arguments that are not tensors; the others have their defaults."""
+    given = dict.fromkeys(Arguments._fields) | _DEFAULTS | options
+    args = Arguments(**given)  # type: ignore[arg-type]
+    _check_scalars(args, RoutingMethodType.parse(args.routing_method_type))
+
+
 def check_aliasing(args: Arguments) -> None:
     """The tensors written for the caller must not overlap what is read, nor each other."""
     output = args.output if args.do_finalize else None
@@ -131,6 +137,13 @@ def check_aliasing(args: Arguments) -> None:
                 checks.disjoint(name, value, other_name, other)
     if len(written) == 2:
         checks.disjoint(*written[0], *written[1])
+
+
+def _check_scalars(args: Arguments, method: RoutingMethodType | None) -> tuple[int, int]:
+    """n_group and topk_group as ``_groups`` gives them."""
+    _check_scalar_types(args)
+    _check_expert_counts(args)
+    return _groups(args, method)
 
 
 def _check_scalar_types(args: Arguments) -> None:
@@ -223,8 +236,8 @@ def _check_routing_tensors(args: Arguments, num_tokens: int) -> None:
     tokens = Dim(num_tokens, "hidden_states.shape[0]")
     experts = Dim(args.num_experts, "num_experts")
     ranks = Dim(args.top_k, "top_k")
-    _check_tensor(args, "routing_logits", _LOGITS, tokens, experts)
-    _check_tensor(args, "routing_bias", _LOGITS, experts)
+    _check_tensor(args, "routing_logits", LOGITS, tokens, experts)
+    _check_tensor(args, "routing_bias", LOGITS, experts)
     _check_tensor(args, "topk_ids", (torch.int32,), tokens, ranks)
     _check_tensor(args, "topk_weights", _BF16, tokens, ranks)
 

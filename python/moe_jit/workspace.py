@@ -36,6 +36,10 @@ def workspace_size(
     num_local = num_experts if local_num_experts is None else local_num_experts
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError, ValueError):
+        checks.reject("device", "a torch.device, its name or None", repr(device))
     problem = MoEProblem(
         num_tokens=checks.integer("num_tokens", num_tokens, 0),
         hidden_size=checks.integer("hidden_size", hidden_size, 1),
@@ -46,7 +50,7 @@ def workspace_size(
         do_finalize=checks.boolean("do_finalize", do_finalize),
         routing_method=RoutingMethodType.parse(routing_method_type),
         activation=ActivationType.parse(activation_type),
-        device=backends.describe(torch.device(device), "device"),
+        device=backends.describe(device, "device"),
     )
     return problem_workspace(problem)
 

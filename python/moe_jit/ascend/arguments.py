@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -23,10 +22,8 @@ def tensor(
     """A dense tensor of one of ``dtypes``, on ``device`` (that of ``owner``) unless that is None."""
     checks.is_tensor(name, value)
     assert isinstance(value, torch.Tensor)
-    if value.layout is not torch.strided:
-        reject(name, "a dense (torch.strided) tensor", value.layout)
-    if value.dtype not in dtypes:
-        reject(name, "of dtype " + " or ".join(map(str, dtypes)), value.dtype)
+    checks.dense(name, value)
+    checks.dtype(name, value, dtypes)
     if device is not None:
         checks.same_device(name, value, device, owner)
     return value
@@ -57,12 +54,10 @@ def all_equal(values: Sequence[int]) -> bool:
     return all(value == values[0] for value in values)
 
 
-def finite(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        reject_type(name, "a float", value)
-    if not math.isfinite(value):
-        reject(name, "finite", value)
-    return float(value)
+def optional_dtype(name: str, value: object) -> torch.dtype | None:
+    if value is not None and not isinstance(value, torch.dtype):
+        reject_type(name, "a torch.dtype or None", value)
+    return value
 
 
 def one_of(name: str, value: object, choices: Sequence[int], why: str = "") -> int:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from moe_jit import checks
 from moe_jit.checks import Dim, boolean, reject
 
 from . import arguments, backends
@@ -128,16 +129,16 @@ def _check(x: torch.Tensor, **given: Any) -> _Call:
 
 
 def _check_glu(given: dict[str, Any]) -> tuple[int, float, float, float]:
-    if given["dst_type"] not in (None, torch.int8):
+    if arguments.optional_dtype("dst_type", given["dst_type"]) not in (None, torch.int8):
         reject("dst_type", "None or torch.int8", given["dst_type"])
     for name, only in (("round_mode", 0), ("activate_dim", -1)):
         if given[name] is not None:
             arguments.one_of(name, given[name], (only,))
     mode = arguments.one_of("swiglu_mode", given["swiglu_mode"], (0, 1, 2, 3))
-    limit = arguments.finite("clamp_limit", given["clamp_limit"])
+    limit = checks.finite("clamp_limit", given["clamp_limit"])
     if limit <= 0:
         reject("clamp_limit", "positive", limit)
-    alpha, bias = (arguments.finite(name, given[name]) for name in ("glu_alpha", "glu_bias"))
+    alpha, bias = (checks.finite(name, given[name]) for name in ("glu_alpha", "glu_bias"))
     return mode, limit, alpha, bias
 
 

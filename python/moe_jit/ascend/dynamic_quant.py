@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from moe_jit import checks
 from moe_jit.checks import Dim, reject, reject_type
 
 from . import arguments, backends
@@ -72,7 +73,7 @@ def _check(input: torch.Tensor, **given: Any) -> _Call:
     arguments.tensor("input", input, _INPUTS)
     if input.dim() < 2 or input.shape[-1] == 0:
         reject("input", "of at least 2 dimensions, the last not empty", f"shape {tuple(input.shape)}")
-    if given["dst_type"] not in (None, torch.int8, torch.quint4x2):
+    if arguments.optional_dtype("dst_type", given["dst_type"]) not in (None, torch.int8, torch.quint4x2):
         reject("dst_type", "None, torch.int8 or torch.quint4x2", given["dst_type"])
     is_int4 = given["dst_type"] is torch.quint4x2
     if is_int4 and input.shape[-1] % PACKED:
@@ -81,7 +82,7 @@ def _check(input: torch.Tensor, **given: Any) -> _Call:
         reject_type("quant_mode", "a str", given["quant_mode"])
     if given["quant_mode"] != "pertoken":
         reject("quant_mode", "'pertoken'", repr(given["quant_mode"]))
-    if arguments.finite("dst_type_max", given["dst_type_max"]) != 0.0:
+    if checks.finite("dst_type_max", given["dst_type_max"]) != 0.0:
         reject("dst_type_max", "0", given["dst_type_max"])
     smooth, index = _check_smooth(input, given["smooth_scales"], given["group_index"])
     flat = input.reshape(-1, input.shape[-1]).contiguous()

@@ -138,7 +138,7 @@ def _check(x: torch.Tensor, w: torch.Tensor, groups: torch.Tensor, given: dict[s
         reject("x", "of shape [m, k], not empty", f"shape {tuple(x.shape)}")
     for name in ("antiquant_scale", "antiquant_offset", *_UNAVAILABLE):
         arguments.absent(name, given[name], "not available")
-    if given["dtype"] not in (None, torch.float32):
+    if arguments.optional_dtype("dtype", given["dtype"]) not in (None, torch.float32):
         raise ValueError(f"The dtype should be float; got dtype {given['dtype']}")
     weight = _check_weight(x, w, given["scale"])
     divided = _check_groups(x, weight, groups, given["group_list_type"])
@@ -159,7 +159,7 @@ def _check(x: torch.Tensor, w: torch.Tensor, groups: torch.Tensor, given: dict[s
         _row_vector("logit", given["logit"], _FP32, x),
         row_index,
         output_rows,
-        1.0 if shared_weight is None else arguments.finite("shared_input_weight", shared_weight),
+        1.0 if shared_weight is None else checks.finite("shared_input_weight", shared_weight),
         shared_offset,
         Kind.INT8_INT4 if weight.packed else Kind.INT8,
     )

@@ -21,9 +21,14 @@ def nd_to_nz(tensor: torch.Tensor) -> torch.Tensor:
 
     n0 is 32 bytes: 32 int8, 16 float16 or bfloat16, 8 float32 or int32 (64 packed int4). Padding is zero.
     """
-    checks.is_tensor("tensor", tensor)
+    return _blocks("tensor", tensor)
+
+
+def _blocks(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    checks.is_tensor(name, tensor)
+    checks.dense(name, tensor)
     if tensor.dim() < 2:
-        reject("tensor", "of at least 2 dimensions [..., k, n]", f"shape {tuple(tensor.shape)}")
+        reject(name, "of at least 2 dimensions [..., k, n]", f"shape {tuple(tensor.shape)}")
     k, n = tensor.shape[-2:]
     block_n = BLOCK_BYTES // tensor.element_size()
     padded = torch.nn.functional.pad(tensor, (0, -n % block_n, 0, -k % BLOCK_K))
@@ -34,6 +39,7 @@ def nd_to_nz(tensor: torch.Tensor) -> torch.Tensor:
 def nz_to_nd(tensor: torch.Tensor, k: int | None = None, n: int | None = None) -> torch.Tensor:
     """Inverse of ``nd_to_nz``: [..., n1, k1, 16, n0] to [..., k, n]. ``k`` and ``n`` cut the padding off."""
     checks.is_tensor("tensor", tensor)
+    checks.dense("tensor", tensor)
     block_n = BLOCK_BYTES // tensor.element_size()
     if tensor.dim() < 4 or tuple(tensor.shape[-2:]) != (BLOCK_K, block_n):
         expected = f"of shape [..., n1, k1, {BLOCK_K}, {block_n}] for {tensor.dtype}"
@@ -53,10 +59,10 @@ def npu_format_cast(
     A blocked tensor has two dimensions more than the matrix; ``nz_to_nd`` converts it back.
     Raises ValueError for another format or ``customize_dtype``.
     """
-    checks.is_tensor("input", input)
     arguments.one_of("acl_format", acl_format, (ACL_FORMAT_ND, ACL_FORMAT_FRACTAL_NZ))
     arguments.absent("customize_dtype", customize_dtype, "not available here")
-    return input if acl_format == ACL_FORMAT_ND else nd_to_nz(input)
+    checks.is_tensor("input", input)
+    return input if acl_format == ACL_FORMAT_ND else _blocks("input", input)
 
 
 def pack_int4(values: torch.Tensor) -> torch.Tensor:
@@ -124,6 +130,8 @@ def npu_quantize(
     """
     floats = (torch.float32, torch.float16, torch.bfloat16)
     arguments.tensor("self", self, floats)
+    if self.dim() == 0:
+        reject("self", "of at least 1 dimension", "shape ()")
     checks.boolean("div_mode", div_mode)
     allowed = (torch.qint8, torch.quint8, torch.int32, torch.int8) if div_mode else (
         torch.qint8, torch.int8, torch.quint4x2)  # fmt: skip
