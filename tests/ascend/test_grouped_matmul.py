@@ -192,6 +192,19 @@ def test_separate_products(inputs: Inputs, name: str):
             problem.check(y.reshape(problem.x.shape[0], -1))
 
 
+def test_separate_products_with_groups_of_k(inputs: Inputs):
+    """Groups of one length, so that weights of different k have different numbers of them."""
+    problems = [
+        Problem(inputs, ROWS["bf16-i4"], [5], k, n, stacked=False, k_groups=k // 32)
+        for k, n in ((32, 24), (96, 8), (64, 48))
+    ]
+    parts = [problem.arguments() for problem in problems]
+    lists = [key for key in parts[0] if isinstance(parts[0][key], list)]
+    outputs = moe_jit.npu_grouped_matmul(**{key: [part[key][0] for part in parts] for key in lists})
+    for problem, y in zip(problems, outputs, strict=True):
+        problem.check(y)
+
+
 def test_quantised_without_groups(inputs: Inputs):
     problem = Problem(inputs, ROWS["i8-bf16-token"], [12], 32, 20, stacked=False)
     arguments = {k: v for k, v in problem.arguments().items() if not k.startswith(("group", "split"))}

@@ -166,7 +166,7 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
         return None
     if r.weight.transposed and (r.weight.packed or r.weight.blocked or r.weight.k[0] % _K_ORDER):
         return None
-    groups = k_groups(r, p.antiquant_scale)
+    groups = k_groups(r, p.antiquant_scale[0])
     length = r.weight.k[0] // groups
     if groups > 1 and length not in _SHORT_GROUPS and length % _STAGE_DEPTH:
         return None
@@ -199,7 +199,7 @@ def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
 
 def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:
     assert p.scale is not None
-    segments = k_groups(r, p.scale)
+    segments = k_groups(r, p.scale[0])
     length = r.weight.k[0] // segments
     if segments > 1 and (length % _INT8_BLOCK or length > _LONGEST_SEGMENT[r.kind]):
         return None

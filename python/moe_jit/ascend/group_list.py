@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any, NamedTuple
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 
@@ -29,16 +29,18 @@ class GroupList(NamedTuple):
             return torch.tensor(self.values, dtype=torch.int64, device=device)
         return None if self.values is None else self.values.contiguous()
 
-    def sizes(self) -> list[int]:
-        """The sizes of the groups, on the host (reads a device tensor)."""
-        if self.values is None:
-            return []
-        values: list[Any] = self.values if isinstance(self.values, list) else self.values.tolist()
+    def sizes(self, total: int) -> list[int]:
+        """The sizes of the groups, on the host (reads a device tensor). ValueError above ``total``."""
+        assert self.values is not None
+        assert self.kind != SPARSE
+        values: list[int] = self.values if isinstance(self.values, list) else self.values.tolist()
         if self.kind == CUMULATIVE:
-            return [max(end - begin, 0) for begin, end in zip([0, *values], values, strict=False)]
-        if self.kind == COUNTS:
-            return [max(count, 0) for count in values]
-        return [max(pair[1], 0) for pair in values]
+            ends = list(accumulate(values, max, initial=0))
+        else:
+            ends = list(accumulate((max(count, 0) for count in values), initial=0))
+        if ends[-1] > total:
+            reject("group_list", f"at most {total} rows in all (the rows of x)", ends[-1])
+        return [end - begin for begin, end in pairwise(ends)]
 
 
 def check(

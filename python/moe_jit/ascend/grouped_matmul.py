@@ -76,7 +76,7 @@ def npu_grouped_matmul(
         group_type: -1 none (each x has its weight), 0 rows, 2 the reduction dimension (each group is a range
             of k; x is usually a transposed view). None means -1 where group_list is None.
         group_list_type: 0 cumulative ends, 1 counts, 2 pairs (expert, count) up to the first empty one, for
-            int8 x and weight. int8 x and int4 weight take counts.
+            int8 x and weight with one output. int8 x and int4 weight take counts.
         act_type: 0 none, 1 ReLU, 2 GELU (tanh), 4 x * sigmoid(1.702 x), 5 SiLU; for int8 x and weight with
             a 16-bit output. Has no effect (a warning) on other outputs of quantised operands.
         tuning_config: the expected rows of a group first; no effect on the result.
@@ -136,7 +136,7 @@ def _shapes(r: Request) -> list[tuple[int, ...]]:
         return [(r.groups.num_groups, rows, n[0])] if r.one_output else [(rows, columns) for columns in n]
     if r.one_output:
         return [(r.rows, n[0])]
-    return list(zip(r.groups.sizes(), n, strict=True))
+    return list(zip(r.groups.sizes(r.rows), n, strict=True))
 
 
 class _Plan(NamedTuple):

@@ -16,7 +16,6 @@ import torch
 from moe_jit.checks import reject
 
 from . import launch, npu, tiling, tuning
-from .group_list import SPARSE
 from .kernel_launch import FORMATS, inputs, run
 from .launch import Argument, Role
 from .matmul_arguments import GroupType, Kind
@@ -105,8 +104,6 @@ def _parts(
             groups = GroupListTiling(entries, group_list_type, experts, -1 if stacked else i)
             yield part(i, xs[0], ys[0], 0, group_list=group_list, groups=groups, zero_tail=i == 0)
         return
-    if len(ys) > 1 and group_type is GroupType.ROWS and group_list_type == SPARSE:
-        reject("group_list_type", "0 or 1 with one output for each group on an Ascend kernel", SPARSE)
     begins = [0, *accumulate(t.shape[0] for t in (ys if len(xs) == 1 else xs))]
     ranges = list(pairwise(begins))
     xs = [xs[0][begin:end] for begin, end in ranges] if len(xs) == 1 else xs

@@ -72,8 +72,7 @@ def tensor_list(name: str, value: object, *, optional: bool = False) -> list[tor
     for i, item in enumerate(value):
         if not isinstance(item, torch.Tensor):
             reject_type(f"{name}[{i}]", "a torch.Tensor", item)
-        if item.layout is not torch.strided:
-            reject(f"{name}[{i}]", "a dense (torch.strided) tensor", item.layout)
+        checks.dense(f"{name}[{i}]", item)
     if not value and not optional:
         reject(name, "a list of at least one tensor", "an empty list")
     if len(value) > MAX_TENSORS:
@@ -93,7 +92,8 @@ def request(x: object, weight: object, given: dict[str, Any]) -> Request:
     lists = {name: tensor_list(name, given[name], optional=True) for name in PARAMETERS}
     kind = _kind(xs, ws)
     _check_devices(xs, ws, lists)
-    split_item = arguments.one_of("split_item", given["split_item"] or 0, (0, 1, 2, 3))
+    split_item = 0 if given["split_item"] is None else given["split_item"]
+    split_item = arguments.one_of("split_item", split_item, (0, 1, 2, 3))
     group_type = _group_type(given["group_type"], given["group_list"])
     if group_type is GroupType.DEPTH and kind is not Kind.FLOAT:
         reject("group_type", "0 or -1 with quantised operands (2 splits k)", 2)
@@ -112,7 +112,7 @@ def request(x: object, weight: object, given: dict[str, Any]) -> Request:
         group_type,
         split_item,
         _act_type(given["act_type"]),
-        given["output_dtype"],
+        arguments.optional_dtype("output_dtype", given["output_dtype"]),
     )
     _check_experts(result)
     _check_inner(xs, ws, described)
@@ -160,10 +160,9 @@ def _group_type(value: object, groups: object) -> GroupType:
 
 
 def _act_type(value: object) -> int:
-    if value == 3 and not isinstance(value, bool):
-        reject("act_type", "0, 1, 2, 4 or 5 (3, GELU_ERR_FUNC, is not available)", value)
     choices = (0, _RELU, _GELU_TANH, _FAST_GELU, _SILU)
-    return arguments.one_of("act_type", 0 if value is None else value, choices)
+    why = "3, GELU_ERR_FUNC, is not available"
+    return arguments.one_of("act_type", 0 if value is None else value, choices, why)
 
 
 def _flatten(xs: list[torch.Tensor], group_type: GroupType) -> list[torch.Tensor]:
@@ -317,14 +316,12 @@ def parameter(
             alternatives.insert(0, (*leading, columns))
         arguments.shaped(label, tensor, *alternatives)
         checked.append(tensor.contiguous())
-    if not arguments.all_equal([k_groups(r, [tensor]) for tensor in checked]):
-        reject(name, "a list of tensors with equal group lengths", [tuple(t.shape) for t in checked])
     return checked
 
 
-def k_groups(r: Request, tensors: list[torch.Tensor]) -> int:
-    """The number of k-groups of a per-group parameter."""
-    return tensors[0].shape[-2] if tensors[0].dim() == (3 if r.weight.is_stacked else 2) else 1
+def k_groups(r: Request, table: torch.Tensor) -> int:
+    """The number of k-groups of a tensor of a per-group parameter."""
+    return table.shape[-2] if table.dim() == (3 if r.weight.is_stacked else 2) else 1
 
 
 def per_token(r: Request) -> torch.Tensor | None:

@@ -10,6 +10,7 @@ import torch
 
 from moe_jit.checks import reject
 
+from . import arguments
 from .matmul_arguments import GroupType, Kind, Request, k_groups, parameter, per_token
 
 MAX_INT4_DEPTH = 18432
@@ -42,6 +43,8 @@ def check(r: Request) -> Parameters:
     }
     if r.groups.kind == 2 and not (r.kind is Kind.INT8 and r.group_type is GroupType.ROWS):
         reject("group_list_type", "0 or 1 unless x and weight are int8 and group_type is 0", 2)
+    if r.groups.kind == 2 and not r.one_output:
+        reject("group_list_type", f"0 or 1 with split_item {r.split_item}", 2)
     return rules[r.kind](r)
 
 
@@ -86,12 +89,14 @@ def _antiquant(r: Request) -> Parameters:
     scale = parameter(r, "antiquant_scale", dtype, grouped=packed)
     offset = parameter(r, "antiquant_offset", dtype, grouped=packed)
     assert scale is not None
-    if offset is not None and k_groups(r, offset) != k_groups(r, scale):
+    groups = [k_groups(r, table) for table in scale]
+    if offset is not None and [k_groups(r, table) for table in offset] != groups:
         reject("antiquant_offset", "of antiquant_scale's shape", [tuple(t.shape) for t in offset])
-    for k in r.weight.k:
-        length = _group_length("antiquant_scale", k, k_groups(r, scale))
-        if r.weight.transposed and k_groups(r, scale) > 1 and length % 2:
-            reject("antiquant_scale", "with groups of even length where weight is transposed", length)
+    lengths = [_group_length("antiquant_scale", k, g) for k, g in zip(r.weight.k, groups, strict=True)]
+    if max(groups) > 1 and not arguments.all_equal(lengths):
+        reject("antiquant_scale", "a list of tensors with equal group lengths", lengths)
+    if r.weight.transposed and max(groups) > 1 and lengths[0] % 2:
+        reject("antiquant_scale", "with groups of even length where weight is transposed", lengths[0])
     bias = parameter(r, "bias", _bias_dtype(r))
     return Parameters(bias, None, None, scale, offset, None, _same_output(r), 0)
 
@@ -174,7 +179,7 @@ def _int8_int4(r: Request) -> Parameters:
         reject("scale", "given where weight is int4", None)
     scale = parameter(r, "scale", _PACKED_SCALES, grouped=True)
     assert scale is not None
-    check_int4_groups("scale", r.weight.k[0], k_groups(r, scale))
+    check_int4_groups("scale", r.weight.k[0], k_groups(r, scale[0]))
     if r.given["offset"] is not None and output != torch.float16:
         reject("offset", f"None with output_dtype {output}", "a list")
     return Parameters(
@@ -209,7 +214,7 @@ def _int4(r: Request) -> Parameters:
         reject("scale", "given where weight is int4", None)
     scale = parameter(r, "scale", _PACKED_SCALES, grouped=True)
     assert scale is not None
-    length = _group_length("scale", r.weight.k[0], k_groups(r, scale))
+    length = _group_length("scale", r.weight.k[0], k_groups(r, scale[0]))
     if length % 2:
         reject("scale", "with groups of even length", length)
     activation = _ignored_activation(r)
