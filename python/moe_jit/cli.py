@@ -10,7 +10,7 @@ from datetime import datetime
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from . import backends, jit, plan
@@ -70,7 +70,7 @@ def _stores() -> list[tuple[str, jit.Store]]:
 @app.command()
 def doctor() -> None:
     """Report GPU, driver, compilers, headers and cache, and what a first call would compile."""
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     for name, probe in _PROBES.items():
         try:
             text = Text(probe())

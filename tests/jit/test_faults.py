@@ -182,6 +182,13 @@ def test_lock_that_is_never_released_is_passed_over(
     assert "building without it" in caplog.text
 
 
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+def test_wrong_lock_timeout(project: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("MOE_JIT_LOCK_TIMEOUT", text)
+    with pytest.raises(ValueError, match=f"MOE_JIT_LOCK_TIMEOUT: given '{text}'"):
+        project.value()
+
+
 def test_read_only_cache_compiles_privately_with_a_warning(
     project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -75,6 +75,11 @@ def test_host_compiler_may_be_several_words(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.command == ("env", "g++", "-pipe")
     assert found.program == "g++"
     assert found.version >= (7,)
+    monkeypatch.setenv("CXX", "g++")
+    plain = toolchain.find_host_compiler()
+    assert found.identity != plain.identity  # -pipe may be -O0
+    monkeypatch.setenv("CXX", "env g++")
+    assert toolchain.find_host_compiler().identity == plain.identity
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ToolchainError, match="CXX: given 'no-such-compiler'"):
         toolchain.find_host_compiler()

@@ -62,6 +62,14 @@ def _read_entry(directory: Path, kind: str) -> Entry:
     return Entry(directory, kind, manifest)
 
 
+def _lock_timeout() -> float:
+    text = os.environ.get("MOE_JIT_LOCK_TIMEOUT", "").strip() or "900"
+    with suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    raise ValueError(f"MOE_JIT_LOCK_TIMEOUT: given {text!r}, expected seconds, at least 0")
+
+
 @cache
 def _warn_damaged(directory: Path, reason: str) -> None:
     logger.warning("ignoring the damaged cache entry %s: %s", directory, reason)
@@ -180,7 +188,7 @@ class Store:
         publication is atomic, so at worst two processes build the same thing.
         """
         path = self.root / "locks" / f"{name}.lock"
-        timeout = float(os.environ.get("MOE_JIT_LOCK_TIMEOUT", "900"))
+        timeout = _lock_timeout()
         lock = FileLock(path, timeout=timeout, thread_local=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

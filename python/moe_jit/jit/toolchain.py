@@ -38,7 +38,9 @@ class Compiler:
 
     @property
     def identity(self) -> str:
-        return f"{self.path}\n{self.version_text}"
+        """Without wrappers such as ccache, which do not change the code."""
+        options = [word for word in self.command if word.startswith("-")]
+        return "\n".join([str(self.path), *options, self.version_text])
 
     @property
     def version(self) -> tuple[int, ...]:
