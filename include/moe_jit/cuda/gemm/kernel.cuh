@@ -186,8 +186,8 @@ struct GroupedGemm {
     __device__ static void init_barriers(Storage& storage) {
         for (int s = 0; s < Tile::kStages; ++s) {
             storage.full[s].init(1 + TokenSource::kArrivals);
-            storage.empty[s].init(Tile::kTileWarpgroups * 4 + kSummers);
-            if constexpr (Tile::kBiased) storage.token_sums.full[s].init(kSummers);
+            storage.empty[s].init(Tile::kFreeingLanes * (Tile::kTileWarpgroups * 4 + kSummers));
+            if constexpr (Tile::kBiased) storage.token_sums.full[s].init(32 * kSummers);
         }
         for (int s = 0; s < kTileSlots; ++s) {
             storage.tile_full[s].init(1);

@@ -81,9 +81,7 @@ struct Mainloop {
     }
 
     __device__ __forceinline__ static void release(Storage& storage, int slot) {
-        // Scales and sums of tokens have been read by every lane for itself.
-        if constexpr (Tile::kScaled || Tile::kBiased) __syncwarp();
-        if (threadIdx.x % 32 == 0) storage.empty[slot].arrive();
+        if (threadIdx.x % 32 < Tile::kFreeingLanes) storage.empty[slot].arrive();
     }
 
     // Partial sums leave the tensor core after every k-block and are added in fp32: those of one (block,

@@ -73,6 +73,8 @@ struct Tile {
     static constexpr int kScaleRows = kScaled ? kBlocks * kBlockSteps / std::max(Format::kScaleSteps, 1) : 0;
     static constexpr int kScaleRowBytes = kRows * Format::kScaleBytes;
     static constexpr int kStageSegments = std::max(kScaleRows, 1);
+    // Lanes of a warp that free a stage: all where each has read from it for itself.
+    static constexpr int kFreeingLanes = kScaled || kBiased ? 32 : 1;
     static constexpr int kSumBytes = kBiased ? kStageSegments * kTokens * 4 : 0;
     static constexpr int kStageBytes =
         kWeightStageBytes + kTokenStageBytes + kScaleRows * kScaleRowBytes + kSumBytes;

@@ -62,11 +62,8 @@ struct TokenSummers {
             for (int s = 0; s < stages; ++s, ring.advance()) {
                 Mainloop<Tile, Tile::kTokens>::wait_stage(storage, ring);
                 sum_stage(storage, ring.slot, passes, s * passes, thread / 32, thread % 32);
-                __syncwarp();
-                if (thread % 32 == 0) {
-                    storage.token_sums.full[ring.slot].arrive();
-                    storage.empty[ring.slot].arrive();
-                }
+                storage.token_sums.full[ring.slot].arrive();
+                storage.empty[ring.slot].arrive();
             }
         }
     }
