@@ -56,6 +56,9 @@ template <class Tile, class Output>
 struct ProductRows {
     using Format = typename Tile::Format;
     using Element = typename Output::Rounding::Storage;
+    // Two neighbouring elements.
+    using Word = std::conditional_t<sizeof(Element) == 4, uint2,
+                                    std::conditional_t<sizeof(Element) == 2, uint32_t, uint16_t>>;
     static constexpr int kUnits = Tile::kUnits;
     // Tokens whose parameters are requested together, in groups of eight columns of the accumulators.
     static constexpr int kGroupsAhead = 4;
@@ -102,27 +105,39 @@ struct ProductRows {
         return token;
     }
 
-    // Column of a thread's element h in `unit`, relative to its first one.
-    static constexpr int column_offset(int unit, int h) {
-        return Format::column(0, unit, 0, h) - Format::column(0, 0, 0, 0);
+    // First of the two neighbouring columns that a thread stores in `unit`, relative to its rows' first one.
+    __device__ __forceinline__ static int stored_column(const EpilogueContext& ctx) {
+        return Format::kPairedColumns ? 0 : ctx.row() % 2 * 7;
+    }
+    static constexpr int unit_offset(int unit) {
+        return Format::column(0, unit, 0, 0) - Format::column(0, 0, 0, 0);
     }
 
+    // From rows r and r + 8 of two tokens each to two neighbouring rows of each token: r and r + 1 of an even
+    // r, r + 7 and r + 8 of an odd one.
+    __device__ __forceinline__ static void exchange_rows(uint32_t low, uint32_t high, uint32_t (&word)[2]) {
+        const bool odd = threadIdx.x / 4 % 2;
+        const uint32_t received = __shfl_xor_sync(0xffffffffu, odd ? low : high, 4);
+        const uint32_t first = odd ? received : low, second = odd ? high : received;
+        word[0] = __byte_perm(first, second, 0x5410);
+        word[1] = __byte_perm(first, second, 0x7632);
+    }
+
+    // What a thread stores of accumulators i and i + 1, two tokens.
     template <class Sum, int kAccums>
-    __device__ __forceinline__ static void store_token(const Channels& channel, Sum (&acc)[kUnits][kAccums],
-                                                       int i, Element* out, int valid,
-                                                       const typename Output::Token& token) {
+    __device__ __forceinline__ static void pack_tokens(const Channels& channel,
+                                                       const Sum (&acc)[kUnits][kAccums], int unit, int i,
+                                                       const typename Output::Token* token, Word (&word)[2]) {
         using Rounding = typename Output::Rounding;
+        const auto value = [&](int h, int t) {
+            return Output::value(acc[unit][i + 2 * h + t], channel[unit][h], token[t]);
+        };
+        if constexpr (Format::kPairedColumns) {
 #pragma unroll
-        for (int u = 0; u < kUnits; ++u) {
-            const auto low = Output::value(acc[u][i], channel[u][0], token);
-            const auto high = Output::value(acc[u][i + 2], channel[u][1], token);
-            Element* target = out + column_offset(u, 0);
-            if constexpr (Format::kPairedColumns) {
-                store_if(column_offset(u, 0) < valid, target, pack_pair<Rounding>(low, high));
-            } else {
-                store_if(column_offset(u, 0) < valid, target, Rounding::from_float(low));
-                store_if(column_offset(u, 1) < valid, out + column_offset(u, 1), Rounding::from_float(high));
-            }
+            for (int t = 0; t < 2; ++t) word[t] = pack_pair<Rounding>(value(0, t), value(1, t));
+        } else {
+            exchange_rows(Rounding::from_floats(value(0, 0), value(0, 1)),
+                          Rounding::from_floats(value(1, 0), value(1, 1)), word);
         }
     }
 
@@ -134,7 +149,7 @@ struct ProductRows {
         for (int i = 0; i < 2 * kUnits; ++i) {
             channel[i / 2][i % 2] = Output::channel(params.output, state.read[i / 2][i % 2]);
         }
-        const int64_t first_column = column(ctx, 0, 0);
+        const int64_t first_column = column(ctx, 0, 0) + stored_column(ctx);
         const auto columns =
             static_cast<int>(min(params.columns - first_column, int64_t{kUnits * kUnitRows}));
         const int64_t first_row = ctx.info.token_begin + ctx.column();
@@ -153,12 +168,21 @@ struct ProductRows {
                 tokens_ahead[i] = t < 2 * kEarlyGroups ? state.token[t] : token(params, ctx, t);
             }
 #pragma unroll
-            for (int i = 0; i < 2 * kGroupsAhead; ++i) {
-                const int j = first + i / 2, p = i % 2;
+            for (int i = 0; i < kGroupsAhead; ++i) {
+                const int j = first + i;
                 if (j >= kGroups) break;
-                const int valid = 8 * j + p < tokens ? columns : 0;
-                store_token(channel, acc, 4 * j + p, out[p], valid, tokens_ahead[i]);
-                out[p] += 8 * params.columns;
+#pragma unroll
+                for (int u = 0; u < kUnits; ++u) {
+                    Word word[2];
+                    pack_tokens(channel, acc, u, 4 * j, tokens_ahead + 2 * i, word);
+#pragma unroll
+                    for (int t = 0; t < 2; ++t) {
+                        const int valid = 8 * j + t < tokens ? columns : 0;
+                        store_if(unit_offset(u) < valid, out[t] + unit_offset(u), word[t]);
+                    }
+                }
+                out[0] += 8 * params.columns;
+                out[1] += 8 * params.columns;
             }
         }
     }
