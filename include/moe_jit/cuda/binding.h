@@ -15,18 +15,6 @@ inline void check(cudaError_t error, const char* stage) {
     }
 }
 
-inline int num_multiprocessors(int device) {
-    int count = 0;
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "the device query");
-    return count;
-}
-
-inline int64_t cache_bytes(int device) {
-    int bytes = 0;
-    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device), "the device query");
-    return bytes;
-}
-
 // The device of `tensor` made current, and the stream that the environment uses there.
 class DeviceStream {
   public:
@@ -36,8 +24,8 @@ class DeviceStream {
           stream_(static_cast<cudaStream_t>(TVMFFIEnvGetStream(device_.device_type, device_.device_id))) {}
 
     cudaStream_t stream() const { return stream_; }
-    int num_sms() const { return num_multiprocessors(device_.device_id); }
-    int64_t cache_bytes() const { return cuda::cache_bytes(device_.device_id); }
+    int num_sms() const { return attribute(cudaDevAttrMultiProcessorCount); }
+    int64_t cache_bytes() const { return attribute(cudaDevAttrL2CacheSize); }
 
     // Scratch memory from the environment's allocator; live as long as the result.
     tvm::ffi::Tensor allocate(int64_t bytes) const {
@@ -46,6 +34,12 @@ class DeviceStream {
     }
 
   private:
+    int attribute(cudaDeviceAttr which) const {
+        int value = 0;
+        check(cudaDeviceGetAttribute(&value, which, device_.device_id), "the device query");
+        return value;
+    }
+
     DLDevice device_;
     tvm::ffi::CUDADeviceGuard guard_;
     cudaStream_t stream_;
