@@ -12,6 +12,7 @@ from support.calls import poisoned_allocations
 from support.matmul import ROWS, Problem, stored_weight
 
 import moe_jit
+from moe_jit.ascend import finalize_routing
 from moe_jit.reference import ascend as reference
 
 INT8, INT4 = "i8-bf16-f32scale-token", "i8i4-f16"
@@ -174,3 +175,21 @@ def test_results_repeat(inputs: Inputs):
     index = inputs.integers(101, low=0, high=4, dtype=torch.int64)
     results = [call(problem, index, output_bs=5) for _ in range(4)]
     assert all(torch.equal(results[0], y) for y in results)
+
+
+@pytest.mark.parametrize("name", [INT8, INT4])
+def test_repeated_signatures_take_the_new_tensors(inputs: Inputs, name: str):
+    """The second call of a signature skips the checks, but neither the values nor the group list."""
+    for counts in ([3, 5, 2], [0, 9, 1], [4, 0, 0]):
+        problem = problem_of(inputs, name, counts, tail=10 - sum(counts))
+        index, logit = inputs.integers(10, low=0, high=5, dtype=torch.int64), inputs.normal(10)
+        for rows in (6, 8):
+            y = call(problem, index, logit=logit, output_bs=rows)
+            check(y, *expected(problem, index, rows, logit), inputs.note)
+        strided = logit.repeat_interleave(2)[::2]
+        assert torch.equal(call(problem, index, logit=strided, output_bs=rows), y)
+    with pytest.raises(TypeError, match="output_bs"):
+        call(problem, index, output_bs=True)
+    assert all(
+        not plan.weight.tensors and plan.groups.values is None for plan in finalize_routing._plans.values()
+    )

@@ -36,6 +36,7 @@ _PLANNED = ("grouped_matmul", "grouped_matmul_finalize_routing")
 CUDA_OPERATORS = (*_CUDA_UNITS, *_PLANNED)
 
 
+@cache
 def module_spec(operator: str, target: str) -> jit.ModuleSpec | None:
     """The module of ``operator`` for "cpu" or a CUDA target; None where there is none."""
     if target == "cpu":

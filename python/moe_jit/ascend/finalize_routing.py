@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import torch
 
 from moe_jit import checks
+from moe_jit.backends import chosen
 from moe_jit.checks import Dim, reject
 
 from . import arguments, backends, cuda_plan, group_list, weights
@@ -14,6 +17,7 @@ from .group_list import GroupList
 from .matmul_arguments import GroupType, Kind, Request, check_tuning
 from .matmul_rules import Parameters, check_int4_groups, check_int8_int4_sizes
 from .operators import Operator
+from .signatures import INVALID_CALL, described, remember, same_tensors, typed
 from .weights import Weight
 
 _FP32 = (torch.float32,)
@@ -29,7 +33,7 @@ class _Call(NamedTuple):
     scale: torch.Tensor
     bias: torch.Tensor | None
     offset: torch.Tensor | None
-    per_token_scale: torch.Tensor | None
+    pertoken_scale: torch.Tensor | None
     shared_input: torch.Tensor | None
     logit: torch.Tensor | None
     row_index: torch.Tensor
@@ -267,22 +271,74 @@ def _allocate(x: torch.Tensor, w: torch.Tensor, group_list: torch.Tensor, **give
     return _empty(_check(x, w, group_list, given))
 
 
+class _Plan(NamedTuple):
+    """What is known of a call without its tensors; ``options`` are the last fields of ``_Call``."""
+
+    weight: Weight
+    groups: GroupList
+    options: tuple[Any, ...]
+    functions: tuple[Callable[..., Any], ...]
+
+
+_plans: dict[Hashable, _Plan] = {}
+
+
+def _signature(x: Any, w: Any, group_list: Any, given: dict[str, Any]) -> Hashable:
+    tensors = (x, w, group_list, *[given[name] for name in _TENSORS])
+    return chosen(), described(tensors), typed(given[name] for name in _SCALARS)
+
+
 def _run(x: torch.Tensor, w: torch.Tensor, group_list: torch.Tensor, **given: Any) -> torch.Tensor:
+    signature = plan = None
+    if all(given[name] is None for name in _RARE):
+        with suppress(*INVALID_CALL):  # checks say which argument is wrong
+            signature = _signature(x, w, group_list, given)
+            plan = _plans.get(signature)
+    tensors = [given[name] for name in _TENSORS]
+    if plan is not None:
+        weight, groups = plan.weight._replace(tensors=(w,)), plan.groups._replace(values=group_list)
+        return _launch(_Call(x, weight, groups, *tensors, *plan.options), plan.functions)
     call = _check(x, w, group_list, given)
-    if x.device.type == "cuda":
-        return _run_on_gpu(call)
-    function = backends.function_for(
-        "grouped_matmul_finalize_routing", x.device, "x", tuning_config=given["tuning_config"]
+    functions = _functions(call, given["tuning_config"])
+    first = _Call._fields.index(_TENSORS[0])
+    passed, options = call[first : first + len(_TENSORS)], call[first + len(_TENSORS) :]
+    if signature is not None and same_tensors((call.x, *passed), (x, *tensors)):
+        weight, groups = call.weight._replace(tensors=()), call.groups._replace(values=None)
+        remember(_plans, signature, _Plan(weight, groups, options, functions))
+    return _launch(call, functions)
+
+
+def _functions(call: _Call, tuning_config: Sequence[int] | None) -> tuple[Callable[..., Any], ...]:
+    device = call.x.device
+    if device.type != "cuda":
+        return (
+            backends.function_for(
+                "grouped_matmul_finalize_routing", device, "x", tuning_config=tuning_config
+            ),
+        )
+    request = Request(
+        call.kind, [call.x], [tuple(call.x.shape)], call.weight, {}, call.groups, GroupType.ROWS, 3, 0, None
     )
+    bias, scale, offset = _product_parameters(call)
+    parameters = Parameters(bias, scale, offset, None, None, None, torch.float32, 0)
+    product = backends.function_for(
+        "grouped_matmul", device, "x", lambda target: cuda_plan.module_for(request, parameters, target)
+    )
+    return product, backends.function_for("ordered_sum", device, "x")
+
+
+def _launch(call: _Call, functions: tuple[Callable[..., Any], ...]) -> torch.Tensor:
+    if len(functions) == 2:
+        return _run_on_gpu(call, *functions)
     y = _empty(call)
-    function(
+    functions[0](
         call.x,
         list(call.weight.tensors),
-        call.groups.on(x.device),
+        call.groups.on(call.x.device),
         [_packed_as_int64(call.scale)],
         None if call.bias is None else [call.bias],
         None if call.offset is None else [call.offset],
-        call.per_token_scale,
+        call.pertoken_scale,
         call.shared_input,
         call.logit,
         call.row_index,
@@ -300,35 +356,30 @@ def _packed_as_int64(scale: torch.Tensor) -> torch.Tensor:
     return scale.view(torch.int64) if scale.dtype == torch.uint64 else scale
 
 
-def _run_on_gpu(call: _Call) -> torch.Tensor:
-    """The grouped product in float32, then its rows, weighed, in the order of the rows. The bias of int8
-    weights counts with the logit and so belongs to the second step."""
-    device, in_product = call.x.device, call.kind is Kind.INT8_INT4
-    bias = [call.bias] if in_product and call.bias is not None else None
-    offset = None if call.offset is None else [call.offset]
-    scale = [_packed_as_int64(call.scale)]
-    request = Request(
-        call.kind, [call.x], [tuple(call.x.shape)], call.weight, {}, call.groups, GroupType.ROWS, 3, 0, None
-    )
-    parameters = Parameters(bias, scale, offset, None, None, None, torch.float32, 0)
-    product = backends.function_for(
-        "grouped_matmul", device, "x", lambda target: cuda_plan.module_for(request, parameters, target)
-    )
-    ordered_sum = backends.function_for("ordered_sum", device, "x")
-    groups = call.groups.on(device)
+def _product_parameters(
+    call: _Call,
+) -> tuple[list[torch.Tensor] | None, list[torch.Tensor], list[torch.Tensor] | None]:
+    """bias, scale and offset of the product on a GPU. The bias of int8 weights counts with the logit and so
+    belongs to the sum."""
+    bias = [call.bias] if call.kind is Kind.INT8_INT4 and call.bias is not None else None
+    return bias, [_packed_as_int64(call.scale)], None if call.offset is None else [call.offset]
+
+
+def _run_on_gpu(call: _Call, product: Callable[..., Any], ordered_sum: Callable[..., Any]) -> torch.Tensor:
+    """The grouped product in float32, then its rows, weighed, in the order of the rows."""
+    groups = call.groups.on(call.x.device)
     rows = call.x.new_empty((call.x.shape[0], call.weight.n[0]), dtype=torch.float32)
     settings = (int(call.kind), int(GroupType.ROWS), call.groups.kind, 0, call.weight.transposed)
-    product(
-        [call.x], list(call.weight.tensors), bias, scale, offset, None, None, None, groups, [rows], *settings
-    )
+    parameters = (*_product_parameters(call), None, None, None)
+    product([call.x], list(call.weight.tensors), *parameters, groups, [rows], *settings)
     y = _empty(call)
     ordered_sum(
         rows,
         call.row_index,
         groups,
-        call.per_token_scale,
+        call.pertoken_scale,
         call.logit,
-        None if in_product else call.bias,
+        None if call.kind is Kind.INT8_INT4 else call.bias,
         call.shared_input,
         y,
         call.shared_input_weight,
@@ -338,21 +389,15 @@ def _run_on_gpu(call: _Call) -> torch.Tensor:
     return y
 
 
-_OPTIONAL_TENSORS = (
-    "scale",
-    "bias",
-    "offset",
-    "antiquant_scale",
-    "antiquant_offset",
-    "pertoken_scale",
-    "shared_input",
-    "logit",
-    "row_index",
-)
+# Fields of _Call, in its order.
+_TENSORS = ("scale", "bias", "offset", "pertoken_scale", "shared_input", "logit", "row_index")
+_SCALARS = ("dtype", "shared_input_weight", "shared_input_offset", "output_bs", "group_list_type")
+_RARE = ("antiquant_scale", "antiquant_offset", "tuning_config", *_UNAVAILABLE)
 _operator = Operator(
-    "npu_grouped_matmul_finalize_routing(Tensor x, Tensor w, Tensor group_list, *, "
-    + "".join(f"Tensor? {name}=None, " for name in _OPTIONAL_TENSORS)
-    + "ScalarType? dtype=None, float? shared_input_weight=1.0, int? shared_input_offset=0, "
+    "npu_grouped_matmul_finalize_routing(Tensor x, Tensor w, Tensor group_list, *, Tensor? scale=None, "
+    "Tensor? bias=None, Tensor? offset=None, Tensor? antiquant_scale=None, Tensor? antiquant_offset=None, "
+    "Tensor? pertoken_scale=None, Tensor? shared_input=None, Tensor? logit=None, Tensor? row_index=None, "
+    "ScalarType? dtype=None, float? shared_input_weight=1.0, int? shared_input_offset=0, "
     "SymInt? output_bs=0, int? group_list_type=1, int[]? tuning_config=None, int? x_dtype=None, "
     "int? w_dtype=None, int? scale_dtype=None, int? pertoken_scale_dtype=None) -> Tensor",
     _run,

@@ -13,6 +13,7 @@ from . import backends, cuda_plan, matmul_rules
 from .matmul_arguments import GroupType, Request, request
 from .matmul_rules import Parameters
 from .operators import Operator
+from .signatures import INVALID_CALL, described, remember, same_tensors, typed
 
 
 def npu_grouped_matmul(
@@ -148,28 +149,18 @@ class _Plan(NamedTuple):
     settings: tuple[int | bool, ...]
 
 
-_MAX_PLANS = 4096
 _plans: dict[Hashable, _Plan] = {}
 
 
 def _signature(x: Any, weight: Any, given: dict[str, Any]) -> Hashable:
-    """All metadata that checks and plans depend on. Raises AttributeError, TypeError or RuntimeError for what
-    is not a valid call."""
-    scalars = tuple(given[name] for name in _SCALARS)
     return (
         chosen(),
-        _described(x),
-        _described(weight, cuda_plan.LISTED_ALIGNMENT),
-        *[None if given[name] is None else _described(given[name]) for name in _LISTS],
-        _described((given["group_list"],)),
-        scalars,
-        tuple(map(type, scalars)),
+        described(x),
+        described(weight, cuda_plan.LISTED_ALIGNMENT),
+        *[None if given[name] is None else described(given[name]) for name in _LISTS],
+        described((given["group_list"],)),
+        typed(given[name] for name in _SCALARS),
     )
-
-
-def _described(tensors: Any, alignment: int = 16) -> Hashable:
-    """Alignment counts because some kernels copy in vectors."""
-    return tuple([(t.shape, t.stride(), t.dtype, t.device, t.data_ptr() % alignment) for t in tensors])
 
 
 def _is_plain(given: dict[str, Any]) -> bool:
@@ -187,7 +178,7 @@ def _run(x: Any, weight: Any, **given: Any) -> list[torch.Tensor]:
         try:
             signature = _signature(x, weight, given)
             plan = _plans.get(signature)
-        except (AttributeError, TypeError, RuntimeError):  # checks say which argument is wrong
+        except INVALID_CALL:  # checks say which argument is wrong
             signature = plan = None
         if plan is not None:
             y = x[0].new_empty(plan.shape, dtype=plan.output_dtype)
@@ -221,17 +212,14 @@ def _run_checked(x: Any, weight: Any, given: dict[str, Any], signature: Hashable
     if signature is not None and r.one_output and not warned:
         passed = (r.x, *lists, None if p.per_token_scale is None else [p.per_token_scale], [groups])
         received = (x, *(given[name] for name in _LISTS), [given["group_list"]])
-        if all(_same_tensors(a, b) for a, b in zip(passed, received, strict=True)):
-            if len(_plans) >= _MAX_PLANS:
-                _plans.clear()
-            _plans[signature] = _Plan(function, tuple(outputs[0].shape), p.output_dtype, settings)
+        if all(_same_list(a, b) for a, b in zip(passed, received, strict=True)):
+            plan = _Plan(function, tuple(outputs[0].shape), p.output_dtype, settings)
+            remember(_plans, signature, plan)
     return outputs
 
 
-def _same_tensors(a: Any, b: Any) -> bool:
-    if a is None or b is None:
-        return a is b
-    return len(a) == len(b) and all(one is other for one, other in zip(a, b, strict=True))
+def _same_list(a: Any, b: Any) -> bool:
+    return a is b if a is None or b is None else len(a) == len(b) and same_tensors(a, b)
 
 
 def _as_int64(scale: list[torch.Tensor] | None) -> list[torch.Tensor] | None:
