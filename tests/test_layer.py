@@ -395,6 +395,18 @@ def test_bad_inputs(hidden_states: Any, error: type[Exception], message: str, ch
     assert message in str(raised.value)
 
 
+def test_a_calibration_that_fails_changes_nothing() -> None:
+    layer = FusedMoE(torch.randn(E, 2 * I, H), torch.randn(E, H, I), top_k=K)
+    x, logits = inputs()
+    for _ in range(2):
+        before = {name: value.clone() for name, value in layer.state_dict().items()}
+        with pytest.raises(ValueError, match="routing_logits must be of shape"):
+            layer.calibrate(3 * x, logits[:-1])
+        assert layer.state_dict().keys() == before.keys()
+        assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+        layer.calibrate(x, logits)
+
+
 def test_calibration_with_the_routing_done_chooses_the_same_scales() -> None:
     w13, w2 = torch.randn(E, 2 * I, H), torch.randn(E, H, I)
     x, logits = inputs()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -206,25 +208,34 @@ class FusedMoE(torch.nn.Module):
         Sets ``intermediate_scale``, and ``input_scale`` unless it was given to the constructor or
         ``hidden_states`` is quantised already. Arguments as in ``forward``.
         """
-        self._calibrate_input(hidden_states)
-        ids, weights = self._route(hidden_states, router_logits)
-        self._calibrate_intermediate(hidden_states, ids, weights)
+        with self._provisional_scales(hidden_states):
+            ids, weights = self._route(hidden_states, router_logits)
+            self._calibrate_intermediate(hidden_states, ids, weights)
 
     @torch.no_grad()
     def calibrate_routed(
         self, hidden_states: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> None:
         """``calibrate`` with the routing done; arguments as in ``forward_routed``."""
-        self._calibrate_input(hidden_states)
-        self._calibrate_intermediate(hidden_states, topk_ids, topk_weights)
+        with self._provisional_scales(hidden_states):
+            self._calibrate_intermediate(hidden_states, topk_ids, topk_weights)
 
-    def _calibrate_input(self, hidden_states: torch.Tensor) -> None:
+    @contextmanager
+    def _provisional_scales(self, hidden_states: torch.Tensor) -> Iterator[None]:
+        """The input's scale and ones for the intermediate; what was there before if the calibration fails."""
         checks.is_tensor("hidden_states", hidden_states)
         checks.dense("hidden_states", hidden_states)
+        before = self.input_scale, self.intermediate_scale
         if hidden_states.dtype != _E4M3 and not self._has_given_input_scale:
             self.input_scale = scales.full_range_scale(hidden_states)
         self.intermediate_scale = torch.ones(self.num_local_experts, device=self.w2.device)
         self._update_scales()
+        try:
+            yield
+        except BaseException:
+            self.input_scale, self.intermediate_scale = before
+            self._update_scales()
+            raise
 
     def _calibrate_intermediate(
         self, hidden_states: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
@@ -304,6 +315,7 @@ class FusedMoE(torch.nn.Module):
 
     def _update_scales(self) -> None:
         if self.input_scale is None or self.intermediate_scale is None:
+            self.output1_scales = self.output1_gate_scales = self.output2_scales = None
             return
         linear, gate = self.w13_scale[:, 0], self.w13_scale[:, -1]
         if self.layout is WeightLayout.W1W3:
