@@ -1,4 +1,4 @@
-"""FP8 mixture-of-experts operations, compiled for the machine at the first call."""
+"""Mixture-of-experts operations in FP8, INT8 and INT4, compiled for the machine at the first call."""
 
 from __future__ import annotations
 

@@ -68,11 +68,6 @@ class RoutingMethodType(IntEnum):
         """Whether routing_bias takes part in the selection."""
         return self in (RoutingMethodType.DeepSeekV3, RoutingMethodType.MiniMax2)
 
-    @property
-    def uses_scaling_factor(self) -> bool:
-        """Whether routed_scaling_factor multiplies the weights."""
-        return self.uses_bias
-
 
 class ActivationType(IntEnum):
     """Function between the two matrix products; z is the scaled accumulator, phi the exact normal CDF."""

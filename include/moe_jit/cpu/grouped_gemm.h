@@ -33,7 +33,6 @@ struct Depth {
 
     int64_t stride() const { return (length + kDepthAlignment - 1) / kDepthAlignment * kDepthAlignment; }
     int64_t decoded_size() const { return segments * stride(); }
-    int64_t logical_size() const { return segments * length; }
 };
 
 namespace detail {

@@ -9,8 +9,6 @@ import torch
 from moe_jit import checks
 from moe_jit.checks import Dim, reject, reject_type
 
-FLOAT16S = (torch.float16, torch.bfloat16)
-
 
 def tensor(
     name: str,

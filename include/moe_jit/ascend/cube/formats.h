@@ -39,7 +39,6 @@ struct Float32 {
 };
 
 constexpr int32_t kFractal = 16;  // rows (or columns) of a fractal, which has 512 bytes
-constexpr int32_t kFractalBytes = 512;
 
 // Carriers in 32 bytes, and in a fractal.
 template <class Format>

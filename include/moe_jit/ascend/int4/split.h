@@ -9,8 +9,6 @@
 
 namespace moe_jit::ascend {
 
-constexpr int32_t kMostPieces = 3;
-
 // Rows of sums for a row of x.
 __aicore__ inline int32_t sum_rows(const MatmulTiling& tiling) {
     return tiling.pieces == 0 ? 1 : tiling.pieces;
