@@ -240,6 +240,16 @@ def dtype_row_rules() -> list[Case]:
             "antiquant_scale",
         ),
         Case("antiquant4", {"antiquant_offset": [full(F16, E, 2, N)]}, "antiquant_offset"),
+        Case(
+            "antiquant4",
+            {
+                "x": [full(F16, M, 24)],
+                "weight": [full(I32, E, N, 3).mT],
+                "antiquant_scale": [full(F16, E, 8, N)],
+                "antiquant_offset": None,
+            },
+            "antiquant_scale",
+        ),
         Case("int32", {"scale": [full(F32, E, N)]}, "scale"),
         Case("int32", {"per_token_scale": [full(F32, M)]}, "per_token_scale"),
         Case("int32", {"bias": [full(BF16, E, N)]}, "bias"),
@@ -247,6 +257,10 @@ def dtype_row_rules() -> list[Case]:
         Case("int8", {"scale": [full(F32, E, N)]}, "scale"),
         Case("int8", {"per_token_scale": [full(F32, M)]}, "per_token_scale"),
         Case("int8", {"group_type": 2}, "group_type"),
+        *(
+            Case(base, {"x": [full(I8, 6, K)] * 3, "weight": [full(I8, K, N)] * 3, "group_list": None}, "x")
+            for base in ("int8", "int32", "token")
+        ),
         Case("static", {"scale": None}, "scale"),
         Case("static", {"scale": [full(BF16, E, N)]}, "scale"),
         Case("static", {"scale": [full(F32, E, N - 1)]}, "scale"),
