@@ -20,6 +20,8 @@ def nd_to_nz(tensor: torch.Tensor) -> torch.Tensor:
     """Store matrices [..., k, n] in FRACTAL_NZ blocks: [..., ceil(n / n0), ceil(k / 16), 16, n0].
 
     n0 is 32 bytes: 32 int8, 16 float16 or bfloat16, 8 float32 or int32 (64 packed int4). Padding is zero.
+    Any dtype and device. Raises TypeError or ValueError naming the argument. Source of the definition:
+    Ascend's documentation of the data format FRACTAL_NZ.
     """
     return _blocks("tensor", tensor)
 
@@ -37,7 +39,10 @@ def _blocks(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def nz_to_nd(tensor: torch.Tensor, k: int | None = None, n: int | None = None) -> torch.Tensor:
-    """Inverse of ``nd_to_nz``: [..., n1, k1, 16, n0] to [..., k, n]. ``k`` and ``n`` cut the padding off."""
+    """Inverse of ``nd_to_nz``: [..., n1, k1, 16, n0] to [..., k, n]. ``k`` and ``n`` cut the padding off.
+
+    Raises TypeError or ValueError naming the argument.
+    """
     checks.is_tensor("tensor", tensor)
     checks.dense("tensor", tensor)
     block_n = BLOCK_BYTES // tensor.element_size()
@@ -56,8 +61,9 @@ def npu_format_cast(
 ) -> torch.Tensor:
     """Return ``input`` in format 29 (FRACTAL_NZ, see ``nd_to_nz``) or 2 (ND, unchanged).
 
-    A blocked tensor has two dimensions more than the matrix; ``nz_to_nd`` converts it back.
-    Raises ValueError for another format or ``customize_dtype``.
+    input: [..., k, n] of any dtype. A blocked tensor has two dimensions more; ``nz_to_nd`` converts it back.
+    Raises TypeError or ValueError naming the argument; ``customize_dtype`` must be None. Source of the
+    definition: torch_npu's function of this name.
     """
     arguments.one_of("acl_format", acl_format, (ACL_FORMAT_ND, ACL_FORMAT_FRACTAL_NZ))
     arguments.absent("customize_dtype", customize_dtype, "not available here")
@@ -85,8 +91,8 @@ def npu_convert_weight_to_int4pack(weight: torch.Tensor, inner_k_tiles: int = 0)
     """Pack an int32 weight [..., n] of int4 values into int32 [..., n / 8], low bits first.
 
     A weight in FRACTAL_NZ blocks [..., 16, 8] has its blocks packed, [..., 16, 1], which grouped operators
-    accept. ``inner_k_tiles`` is not read. Raises ValueError for another dtype or a last dimension that 8
-    does not divide.
+    accept. ``inner_k_tiles`` is not read. Raises TypeError or ValueError naming the argument; 8 must divide
+    the last dimension. Source of the definition: torch_npu's function of this name.
     """
     arguments.tensor("weight", weight, (torch.int32,))
     checks.integer("inner_k_tiles", inner_k_tiles, 0)
@@ -125,8 +131,12 @@ def npu_quantize(
             without ``div_mode`` (int32 of eight int4, packed along the last dimension).
         axis: without ``div_mode`` -2, or anything else for the last dimension.
 
-    The arithmetic is float32, rounding to nearest even, and saturating. Raises TypeError or ValueError naming
-    the argument.
+    Returns:
+        A tensor of self's shape (int4: its last dimension divided by 8). The arithmetic is float32, rounding
+        to nearest even, and saturating; NaN becomes 0.
+
+    Raises TypeError or ValueError naming the argument. Source of the definition: torch_npu's function of this
+    name.
     """
     floats = (torch.float32, torch.float16, torch.bfloat16)
     arguments.tensor("self", self, floats)
@@ -182,11 +192,14 @@ def npu_trans_quant_param(
     even (1); bits 37-45 the offset, rounded and clamped to [-256, 255]; bit 46 is set: the result is signed.
 
     Args:
-        scale: float32 [n] or [1, n].
-        offset: None or float32 of the same form; one of both may have a single element.
+        scale: float32 [n] or [experts, n].
+        offset: None or float32 of the same shape; one of both may have a single element.
 
     Returns:
-        int64 of the larger shape. Raises TypeError or ValueError naming the argument.
+        int64 of the larger shape.
+
+    Raises TypeError or ValueError naming the argument. Source of the definition: torch_npu's function of this
+    name.
     """
     arguments.tensor("scale", scale, (torch.float32,))
     arguments.one_of("round_mode", round_mode, (0, 1))
