@@ -321,8 +321,11 @@ def test_state_dict_restores_calibration(checkpoint: Checkpoint):
     layer = FusedMoE(**checkpoint.arguments())
     other = FusedMoE(**{**checkpoint.arguments(), "intermediate_scale": 1.0, "w2_scale": 1.0})
     other.load_state_dict(layer.state_dict())
+    not_calibrated = FusedMoE(**checkpoint.arguments(input_scale=None, intermediate_scale=None))
+    not_calibrated.load_state_dict(layer.state_dict())
     arguments = (checkpoint.x8, checkpoint.logits)
     assert torch.equal(other(*arguments), layer(*arguments))
+    assert torch.equal(not_calibrated(*arguments), layer(*arguments))
 
 
 BAD = [

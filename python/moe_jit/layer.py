@@ -16,6 +16,7 @@ from .reference.experts import activate
 
 _TO_QUANTIZE = (torch.bfloat16, torch.float16, torch.float32)
 _E4M3 = torch.float8_e4m3fn
+_SCALES = ("input_scale", "intermediate_scale", "output1_scales", "output1_gate_scales", "output2_scales")
 _CONVENTIONS = ("dequantize", "quantize")
 
 Scale = torch.Tensor | float
@@ -309,9 +310,17 @@ class FusedMoE(torch.nn.Module):
             per_expert = per_expert[:, 0].contiguous()
         self.register_buffer("input_scale", common)
         self.register_buffer("intermediate_scale", per_expert)
-        for name in ("output1_scales", "output1_gate_scales", "output2_scales"):
+        for name in _SCALES[2:]:
             self.register_buffer(name, None)
         self._update_scales()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """A layer that was not calibrated takes the scales of one that was."""
+        for name in _SCALES:
+            stored = state_dict.get(prefix + name)
+            if stored is not None and getattr(self, name) is None:
+                setattr(self, name, torch.empty_like(stored, device=self.w2.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _update_scales(self) -> None:
         if self.input_scale is None or self.intermediate_scale is None:
