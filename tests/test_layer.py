@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -326,6 +327,19 @@ def test_state_dict_restores_calibration(checkpoint: Checkpoint):
     arguments = (checkpoint.x8, checkpoint.logits)
     assert torch.equal(other(*arguments), layer(*arguments))
     assert torch.equal(not_calibrated(*arguments), layer(*arguments))
+
+
+@pytest.mark.parametrize("cast", [torch.nn.Module.half, torch.nn.Module.double, torch.nn.Module.bfloat16])
+def test_casts_of_a_model_leave_the_layer(checkpoint: Checkpoint, cast: Callable[[torch.nn.Module], Any]):
+    layer = FusedMoE(**checkpoint.arguments(routing_method_type=2, routing_bias=torch.randn(E)))
+    expected = layer(checkpoint.x8, checkpoint.logits)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), layer)
+    dtypes = {name: value.dtype for name, value in layer.state_dict().items()}
+    cast(model)
+    assert model[0].weight.dtype != torch.float32
+    assert {name: value.dtype for name, value in layer.state_dict().items()} == dtypes
+    assert torch.equal(layer(checkpoint.x8, checkpoint.logits), expected)
+    assert model.to("meta")[1].w13.is_meta
 
 
 BAD = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from .reference.experts import activate
 
 _TO_QUANTIZE = (torch.bfloat16, torch.float16, torch.float32)
 _E4M3 = torch.float8_e4m3fn
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 _SCALES = ("input_scale", "intermediate_scale", "output1_scales", "output1_gate_scales", "output2_scales")
 _CONVENTIONS = ("dequantize", "quantize")
 
@@ -48,7 +49,8 @@ class FusedMoE(torch.nn.Module):
         num_experts: global number of experts, None for L.
         local_expert_offset: global id of the first local expert.
 
-    A layer without ``input_scale`` or ``intermediate_scale`` needs ``calibrate`` before its first use.
+    A layer without ``input_scale`` or ``intermediate_scale`` needs ``calibrate`` before its first use. ``to``,
+    ``half`` and the like move it, but do not change its data types.
 
     Raises TypeError or ValueError naming the argument, what is expected and what was given.
     """
@@ -313,6 +315,15 @@ class FusedMoE(torch.nn.Module):
         for name in _SCALES[2:]:
             self.register_buffer(name, None)
         self._update_scales()
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> FusedMoE:
+        """``to``, ``half`` and the like move the layer but leave its data types: fn sees integers."""
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            return fn(tensor.view(_BITS[tensor.element_size()])).view(tensor.dtype)
+
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """A layer that was not calibrated takes the scales of one that was."""
