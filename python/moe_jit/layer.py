@@ -49,8 +49,8 @@ class FusedMoE(torch.nn.Module):
         num_experts: global number of experts, None for L.
         local_expert_offset: global id of the first local expert.
 
-    A layer without ``input_scale`` or ``intermediate_scale`` needs ``calibrate`` before its first use. ``to``,
-    ``half`` and the like move it, but do not change its data types.
+    A layer without ``input_scale`` or ``intermediate_scale`` needs ``calibrate`` before its first use. Moving
+    it with ``to``, ``half`` and the like does not change its data types.
 
     Raises TypeError or ValueError naming the argument, what is expected and what was given.
     """
