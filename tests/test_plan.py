@@ -76,6 +76,15 @@ def test_most_experts_fit_one_tile(num_tokens: int) -> None:
     assert tile >= mean + 3 * math.sqrt(mean)
 
 
+@pytest.mark.parametrize("num_experts", [8, 128])
+@pytest.mark.parametrize(("rows", "tile"), [(48, 128), (64, 160), (80, 160)])
+def test_compute_bound_tiles_begin_at_the_same_rows_of_few_and_many_experts(
+    num_experts: int, rows: int, tile: int
+) -> None:
+    problem = with_(num_experts=num_experts, num_local_experts=num_experts, top_k=2)
+    assert default_tile_tokens(dataclasses.replace(problem, num_tokens=rows * num_experts // 2)) == tile
+
+
 @pytest.mark.parametrize(
     ("rows", "tile"),
     [(128, 160), (144, 192), (168, 192), (256, 160), (340, 192), (420, 160), (512, 192), (1024, 192)],

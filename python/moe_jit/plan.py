@@ -18,10 +18,7 @@ TILE_TOKENS = (8, 16, 64, 128, 160, 192)
 # Those that leave no registers for promotion of partial sums to fp32, see csrc/cuda/experts.cu.
 _FAST_ACCUMULATION_TILES = frozenset({160, 192})
 # Above these the next tile is faster: a full 128-token tile waits for promotion and L2 (benchmarks/NOTES.md).
-_MOST_ROWS = {128: 96}
-# One of many experts may get most tokens: the widest tile wins 15 % if there is one, and loses 1 % if not.
-_MOST_ROWS_OF_MANY = {128: 86}
-_MANY_EXPERTS = 32
+_MOST_ROWS = {128: 86}
 _SHORT_K = 1024
 # Weight rows of the second tile, and the share of the SMs that count as all of them.
 _WIDE_ROWS = 128
@@ -81,9 +78,8 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     shortest_k = min(problem.hidden_size, problem.intermediate_size)
     allowed = [t for t in TILE_TOKENS if problem.fast_accum or t not in _FAST_ACCUMULATION_TILES]
     tiles = allowed if shortest_k > _SHORT_K and not _is_one_wave(problem) else allowed[1:]
-    most = _MOST_ROWS_OF_MANY if problem.num_local_experts >= _MANY_EXPERTS else _MOST_ROWS
     narrow = [tile for tile in tiles if tile not in _FAST_ACCUMULATION_TILES]
-    fitting = next((tile for tile in narrow if rows <= most.get(tile, tile)), None)
+    fitting = next((tile for tile in narrow if rows <= _MOST_ROWS.get(tile, tile)), None)
     wide = [tile for tile in tiles if tile in _FAST_ACCUMULATION_TILES]
     return fitting or (_fewest_tiles(wide, mean) if wide else narrow[-1])
 
