@@ -329,6 +329,19 @@ def test_state_dict_restores_calibration(checkpoint: Checkpoint):
     assert torch.equal(not_calibrated(*arguments), layer(*arguments))
 
 
+def test_a_layer_can_be_built_without_memory(checkpoint: Checkpoint):
+    layer = FusedMoE(**checkpoint.arguments())
+    with torch.device("meta"):
+        empty = {
+            name: torch.empty_like(value, device="meta") if isinstance(value, torch.Tensor) else value
+            for name, value in checkpoint.arguments().items()
+        }
+        other = FusedMoE(**empty)
+    other.to_empty(device="cpu").load_state_dict(layer.state_dict())
+    arguments = (checkpoint.x8, checkpoint.logits)
+    assert torch.equal(other(*arguments), layer(*arguments))
+
+
 @pytest.mark.parametrize("cast", [torch.nn.Module.half, torch.nn.Module.double, torch.nn.Module.bfloat16])
 def test_casts_of_a_model_leave_the_layer(checkpoint: Checkpoint, cast: Callable[[torch.nn.Module], Any]):
     layer = FusedMoE(**checkpoint.arguments(routing_method_type=2, routing_bias=torch.randn(E)))

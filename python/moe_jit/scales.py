@@ -62,7 +62,7 @@ def from_checkpoint(
     else:
         checks.finite(name, scale, expected="a float or a torch.Tensor")
     value = torch.as_tensor(scale, dtype=torch.float32, device=device)
-    if not bool(((value > 0) & value.isfinite()).all()):
+    if not value.is_meta and not bool(((value > 0) & value.isfinite()).all()):
         checks.reject(name, "positive and finite", value.tolist())
     if value.numel() == 1:
         value = value.reshape(1, 1)
