@@ -78,7 +78,8 @@ def fp8_configurations() -> dict[str, Run]:
     routed, deepseek = replace(first, method=None), replace(first, method=RoutingMethodType.DeepSeekV3)
     table = {}
     for tile in TILE_TOKENS:
-        table[f"tile{tile}"] = (replace(first, tile_tokens=tile), replace(CASE, hot_expert=True))
+        several = replace(CASE, hot_expert=True, num_tokens=max(SEVERAL_BLOCK_TOKENS, tile + 10))
+        table[f"tile{tile}"] = (replace(first, tile_tokens=tile), several)
         table[f"tile{tile}-odd"] = (replace(first, tile_tokens=tile), replace(few, **ODD_SIZES, offset=2))
     for tile in TILE_TOKENS[:2]:
         odd = replace(listed, **ODD_SIZES, offset=2)

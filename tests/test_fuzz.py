@@ -35,7 +35,7 @@ from moe_jit.reference import (
     route,
 )
 
-EXAMPLES = {"cpu": 3, "cuda": 27}
+EXAMPLES = {"cpu": 3, "cuda": 20}
 MAX_TOKENS = {"cpu": 40, "cuda": 900}
 MAX_STEPS = {"cpu": 8, "cuda": 48}  # of 16 or 32 elements, in hidden_size and intermediate_size
 NAN_BYTE = 0x7F
@@ -72,11 +72,15 @@ def _variants() -> list[Variant]:
         (METHODS.RenormalizeNaive, 32),
         (METHODS.TopK, 64),
         (METHODS.SigmoidRenorm, 32),
-        (METHODS.MiniMax2, 256),
         (METHODS.Sigmoid, 64),
         (METHODS.TopKSigmoid, 32),
         (None, 32),
         (METHODS.Renormalize, 1024),
+        (METHODS.MiniMax2, 256),
+        (METHODS.DeepSeekV3, 32),
+        (METHODS.Default, 64),
+        (METHODS.TopK, 32),
+        (METHODS.Renormalize, 32),
     ]
     gated = [ACTIVATIONS.Swiglu, ACTIVATIONS.Geglu]
     others = [ACTIVATIONS.Relu2, ACTIVATIONS.Gelu, ACTIVATIONS.Identity]

@@ -87,7 +87,7 @@ def test_compute_bound_tiles_begin_at_the_same_rows_of_few_and_many_experts(
 
 @pytest.mark.parametrize(
     ("rows", "tile"),
-    [(128, 160), (144, 192), (168, 192), (256, 160), (340, 192), (420, 160), (512, 192), (1024, 192)],
+    [(128, 160), (144, 192), (168, 192), (200, 320), (256, 320), (340, 384), (512, 320), (1024, 384)],
 )
 def test_many_rows_take_the_tile_that_experts_need_fewest_of(rows: int, tile: int) -> None:
     assert default_tile_tokens(with_(num_tokens=rows * 128 // 8)) == tile

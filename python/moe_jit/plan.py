@@ -14,9 +14,12 @@ from .jit import ModuleSpec, Unit
 from .problem import MoEProblem
 
 # Token tiles with compiled code, see include/moe_jit/cuda/gemm/tile.cuh.
-TILE_TOKENS = (8, 16, 64, 128, 160, 192)
+TILE_TOKENS = (8, 16, 64, 128, 160, 192, 320, 384)
+# Compute-bound ones: of one CTA, and of two that share weights.
+_WIDE = (160, 192)
+_PAIRED = (320, 384)
 # Those that leave no registers for promotion of partial sums to fp32, see csrc/cuda/experts.cu.
-_FAST_ACCUMULATION_TILES = frozenset({160, 192})
+_FAST_ACCUMULATION_TILES = frozenset({*_WIDE, *_PAIRED})
 # Above these the next tile is faster: a full 128-token tile waits for promotion and L2 (benchmarks/NOTES.md).
 _MOST_ROWS = {128: 86}
 _SHORT_K = 1024
@@ -59,9 +62,13 @@ def _is_one_wave(problem: MoEProblem) -> bool:
     return _FULL_WAVE * problem.device.sm_count <= tiles <= problem.device.sm_count
 
 
-def _fewest_tiles(tiles: list[int], mean: float) -> int:
-    """The tile that most experts need fewest of, the narrower one where they need equally many."""
+def _wide_tile(mean: float) -> int:
+    """The tile that most experts need fewest of, the narrower one where they need equally many.
+
+    With one token tile for each expert, two CTAs have no weights to share, and pairs gain nothing.
+    """
     rows = mean + 1.5 * math.sqrt(mean)
+    tiles = _WIDE if rows <= max(_WIDE) else _PAIRED
     return min(tiles, key=lambda tile: (math.ceil(rows / tile), tile))
 
 
@@ -76,12 +83,10 @@ def default_tile_tokens(problem: MoEProblem) -> int:
     # The 8-token tile has half as many weight rows: worth its overhead where a tile streams long enough, and
     # where wide ones would not come out even.
     shortest_k = min(problem.hidden_size, problem.intermediate_size)
-    allowed = [t for t in TILE_TOKENS if problem.fast_accum or t not in _FAST_ACCUMULATION_TILES]
-    tiles = allowed if shortest_k > _SHORT_K and not _is_one_wave(problem) else allowed[1:]
-    narrow = [tile for tile in tiles if tile not in _FAST_ACCUMULATION_TILES]
+    first = 0 if shortest_k > _SHORT_K and not _is_one_wave(problem) else 1
+    narrow = [tile for tile in TILE_TOKENS[first:] if tile not in _FAST_ACCUMULATION_TILES]
     fitting = next((tile for tile in narrow if rows <= _MOST_ROWS.get(tile, tile)), None)
-    wide = [tile for tile in tiles if tile in _FAST_ACCUMULATION_TILES]
-    return fitting or (_fewest_tiles(wide, mean) if wide else narrow[-1])
+    return fitting or (_wide_tile(mean) if problem.fast_accum else narrow[-1])
 
 
 def default_tactic(problem: MoEProblem) -> Tactic:

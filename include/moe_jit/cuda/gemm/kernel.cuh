@@ -9,6 +9,7 @@
 
 #include "moe_jit/cuda/gemm/epilogue.cuh"
 #include "moe_jit/cuda/gemm/mainloop.cuh"
+#include "moe_jit/cuda/gemm/pair.cuh"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
 #include "moe_jit/cuda/gemm/token_producer.cuh"
 #include "moe_jit/cuda/gemm/token_sums.cuh"
@@ -131,7 +132,8 @@ struct GroupedGemm {
         });
         // The last store ended with a warpgroup barrier, so one release publishes the rows of all its
         // threads.
-        if (info.phase + 1 < Params::kPhases && ctx.thread == 0 && !awaits_values<Tile>(params.schedule)) {
+        if (info.phase + 1 < Params::kPhases && ctx.thread == 0 && info.tokens > 0 &&
+            !awaits_values<Tile>(params.schedule)) {
             signal_ready(params.schedule.ready + info.token_tile);
         }
     }
@@ -186,12 +188,15 @@ struct GroupedGemm {
     __device__ static void init_barriers(Storage& storage) {
         for (int s = 0; s < Tile::kStages; ++s) {
             storage.full[s].init(1 + TokenSource::kArrivals);
-            storage.empty[s].init(Tile::kFreeingLanes * (Tile::kTileWarpgroups * 4 + kSummers));
+            storage.empty[s].init(Tile::kFreeingLanes * (Tile::kCtas * Tile::kTileWarpgroups * 4 + kSummers));
             if constexpr (Tile::kBiased) storage.token_sums.full[s].init(32 * kSummers);
         }
         for (int s = 0; s < kTileSlots; ++s) {
             storage.tile_full[s].init(1);
             storage.tile_empty[s].init(32 * (TokenSource::kWarps + kSummers + kMathWarps));
+        }
+        if constexpr (Tile::kCtas > 1) {
+            for (auto& full : storage.passed.full) full.init(1);
         }
         for (auto& turn : storage.turn) turn.init(Tile::kTileWarpgroups * 4);
         cutlass::arch::fence_barrier_init();
@@ -230,9 +235,10 @@ __global__ void __launch_bounds__(kThreads, 1)
         wait_for_predecessors();
     }
     // The first claim travels together with the schedule.
-    const int first_claim = threadIdx.x == 0 ? atomicAdd(params.schedule.next_tile, 1) : 0;
+    const bool claims = threadIdx.x == 0 && is_leader<typename Gemm::Tile>();
+    const int first_claim = claims ? atomicAdd(params.schedule.next_tile, 1) : 0;
     if (!listed) load_schedule(storage, params.schedule);
-    __syncthreads();
+    sync_ctas<typename Gemm::Tile>();
 
     const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroupThreads, 0);
     if (warpgroup == 0) {
@@ -246,6 +252,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
         Gemm::consume(storage, params, warpgroup - 1);
     }
+    // The peer may still signal barriers of this CTA.
+    if constexpr (Gemm::Tile::kCtas > 1) sync_ctas<typename Gemm::Tile>();
 }
 
 template <class Gemm>
@@ -257,7 +265,9 @@ cudaError_t launch_gemm(const typename Gemm::Params& params, int num_sms, cudaSt
         error != cudaSuccess) {
         return error;
     }
-    return cuda::launch(kernel, dim3(num_sms), dim3(kThreads), kSharedBytes, stream, pdl, params);
+    constexpr int kCtas = Gemm::Tile::kCtas;
+    return cuda::launch<kCtas>(kernel, dim3(num_sms / kCtas * kCtas), dim3(kThreads), kSharedBytes, stream,
+                               pdl, params);
 }
 
 }  // namespace moe_jit::cuda::gemm

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "moe_jit/cuda/gemm/format.cuh"
+#include "moe_jit/cuda/gemm/pair.cuh"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
 #include "moe_jit/cuda/gemm/tile.cuh"
 
@@ -82,6 +83,7 @@ struct Mainloop {
 
     __device__ __forceinline__ static void release(Storage& storage, int slot) {
         if (threadIdx.x % 32 < Tile::kFreeingLanes) storage.empty[slot].arrive();
+        if constexpr (Tile::kCtas > 1) arrive_at_peer(storage.empty[slot]);
     }
 
     // Partial sums leave the tensor core after every k-block and are added in fp32: those of one (block,

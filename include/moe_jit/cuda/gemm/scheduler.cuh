@@ -7,6 +7,7 @@
 // p - 1, which all come earlier in the order: progress needs no co-residency of CTAs.
 #pragma once
 
+#include "moe_jit/cuda/gemm/pair.cuh"
 #include "moe_jit/cuda/gemm/params.h"
 #include "moe_jit/cuda/gemm/tile.cuh"
 
@@ -91,10 +92,28 @@ __device__ __forceinline__ int claimed_tile(const Schedule& schedule, int id, in
     return id % 2 == 0 ? id / 2 : tiles - 1 - id / 2;
 }
 
-// Parts of a phase's tiles, all row tiles of a token tile together.
+// What is claimed of a phase: parts of tiles, or tiles for each CTA, all row tiles of a token tile together.
 template <class Tile>
 __device__ __forceinline__ int num_parts(const PhaseParams& phase) {
+    if constexpr (Tile::kCtas > 1) return (phase.row_tiles + Tile::kCtas - 1) / Tile::kCtas;
     return Tile::kFewTokens ? phase.row_tiles * phase.k_parts : phase.row_tiles;
+}
+
+// Place of a unit of work among those of an expert with `tiles` token tiles.
+struct Place {
+    int row_tile;
+    int token_tile;
+    WeightReaders readers;
+};
+
+template <class Tile>
+__device__ __forceinline__ Place place_in_expert(int local, int tiles, int row_tiles) {
+    if constexpr (Tile::kCtas == 1) return {local / tiles, local % tiles, tiles > 1 ? kNeighbours : kOneTile};
+    // Two token tiles of a row tile; of an odd number of token tiles, two row tiles of the last one.
+    const int pairs = tiles / 2, rank = cluster_rank<Tile>();
+    const int alone = local - pairs * Tile::kCtas * row_tiles;
+    if (alone >= 0) return {alone * Tile::kCtas + rank, tiles - 1, tiles > 1 ? kNeighbours : kOneTile};
+    return {local / pairs, local % pairs * Tile::kCtas + rank, kPair};
 }
 
 // The row tile's index counts parts: the part of K is split off.
@@ -202,12 +221,14 @@ __device__ __forceinline__ WorkOf<Tile> decode_tile(const SharedStorage<Tile>& s
     const int row_begin = storage.row_offsets[info.expert];
     const int rows = storage.row_offsets[info.expert + 1] - row_begin;
     const int width = equal_width(rows, tiles);
-    const int token_tile = local % tiles;
-    info.row_tile = local / tiles;
-    info.token_tile = first_tile + token_tile;
-    info.token_begin = row_begin + token_tile * width;
-    info.tokens = min(width, rows - token_tile * width);
-    info.shared_weights = tiles > 1;
+    const Place place = place_in_expert<Tile>(local, tiles, row_tiles);
+    info.row_tile = place.row_tile;
+    info.token_tile = first_tile + place.token_tile;
+    info.token_begin = row_begin + place.token_tile * width;
+    info.tokens = min(width, rows - place.token_tile * width);
+    info.weight_readers = place.readers;
+    // A pair that has one row tile left: its other CTA computes a tile without tokens.
+    if (Tile::kCtas > 1 && info.row_tile >= params.phase[info.phase].row_tiles) info.tokens = 0;
     if constexpr (Tile::kFewTokens) split_k<Tile>(params.phase[info.phase], info);
     if (params.schedule.expert_ids) info.expert = params.schedule.expert_ids[info.expert];
     return info;

@@ -56,6 +56,7 @@ struct Tile {
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
     static constexpr bool kFewTokens = false;
+    static constexpr int kCtas = 1;  // of a cluster
     static constexpr bool kOneEpilogue = Format::kOneEpilogue;
     // Who brings token rows: TMA boxes of neighbouring rows, TMA boxes of one row each, or asynchronous
     // copies.
@@ -136,6 +137,24 @@ struct TileOf<192, Format, kMaxExperts> {
                       176, 184, 192>;
 };
 
+// The same tile for pairs of CTAs, see pair.cuh.
+template <class Tile_>
+struct Paired : Tile_ {
+    static constexpr int kCtas = 2;
+    static_assert(Tile_::kBoxes == kCtas, "each CTA of a pair loads one box for both");
+    static_assert(Tile_::kFreeingLanes == 1, "one lane tells the peer that a warp has read a stage");
+};
+
+// Experts with two token tiles or more: a pair covers so many tokens.
+template <class Format, int kMaxExperts>
+struct TileOf<320, Format, kMaxExperts> {
+    using type = Paired<typename TileOf<160, Format, kMaxExperts>::type>;
+};
+template <class Format, int kMaxExperts>
+struct TileOf<384, Format, kMaxExperts> {
+    using type = Paired<typename TileOf<192, Format, kMaxExperts>::type>;
+};
+
 // The same tile in a kernel that is made for few tokens: CTAs may compute parts of K, and the work may come
 // as a list of experts.
 template <class Tile_>
@@ -146,6 +165,9 @@ struct FewTokens : Tile_ {
     static constexpr int kListedStages = std::min(Tile_::kStages, Tile_::kTokens <= 8 ? 6 : 8);
 };
 
+// Who reads the weight rows of a tile.
+enum WeightReaders : int { kOneTile, kNeighbours, kPair };
+
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.
 struct TileInfo {
     int phase;  // index of the GEMM phase; kEnd: no work is left
@@ -154,7 +176,7 @@ struct TileInfo {
     int token_tile;   // index over all experts: one readiness counter each
     int token_begin;  // first expert-sorted row
     int tokens;
-    int shared_weights;  // other tiles read the same weight rows
+    int weight_readers;  // WeightReaders; kPair: the two CTAs of a pair at once
 
     static constexpr int kEnd = -1;
 
@@ -163,7 +185,7 @@ struct TileInfo {
     __device__ __forceinline__ TileInfo warp_uniform() const {
         const auto first = [](int value) { return __shfl_sync(0xffffffffu, value, 0); };
         return {first(phase),       first(expert), first(row_tile),      first(token_tile),
-                first(token_begin), first(tokens), first(shared_weights)};
+                first(token_begin), first(tokens), first(weight_readers)};
     }
 };
 
@@ -194,6 +216,16 @@ struct StagedScales {
 };
 struct NoScales {};
 
+// A CTA streams a tile when its peer has at most a ring of stages left to read: so many claims, and the one
+// that follows, may wait to be read.
+constexpr int kPassedClaims = 8;
+
+struct PassedClaims {
+    int claim[kPassedClaims];
+    cutlass::arch::ClusterTransactionBarrier full[kPassedClaims];
+};
+struct NoPassedClaims {};
+
 // What the bias of weights adds to the sums of each segment of a stage, negated.
 template <class Tile>
 struct TokenSums {
@@ -213,6 +245,8 @@ struct alignas(1024) SharedStorage {
     int tile_offsets[Tile::kMaxExperts + 1];
     WorkOf<Tile> tile[kTileSlots];
     std::conditional_t<Tile::kFewTokens, ExpertList, NoExpertList> list;
+    std::conditional_t<(Tile::kCtas > 1), PassedClaims, NoPassedClaims> passed;
+    static_assert(Tile::kCtas == 1 || Tile::kStages + 1 < kPassedClaims, "claims are read in time");
     cutlass::arch::ClusterTransactionBarrier full[Tile::kStages];
     cutlass::arch::ClusterBarrier empty[Tile::kStages];
     cutlass::arch::ClusterBarrier turn[kMathWarpgroups];

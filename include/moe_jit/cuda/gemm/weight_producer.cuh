@@ -5,6 +5,7 @@
 
 #include <cute/arch/copy_sm90_tma.hpp>
 
+#include "moe_jit/cuda/gemm/pair.cuh"
 #include "moe_jit/cuda/gemm/params.h"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
 #include "moe_jit/cuda/gemm/tile.cuh"
@@ -35,6 +36,7 @@ struct WeightProducer {
         }
     }
 
+    template <bool kForPair = false>
     __device__ __forceinline__ static void load_box(Storage& storage, const Params& params,
                                                     const TileInfo& info, int slot, int box, int stage,
                                                     int block, uint64_t hint) {
@@ -43,7 +45,27 @@ struct WeightProducer {
         const CUtensorMap* map = &params.weights[info.phase];
         auto* barrier = reinterpret_cast<uint64_t*>(&storage.full[slot]);
         void* target = storage.weights[slot] + block * Tile::kWeightBlockBytes + box * Tile::kBoxBytes;
-        cute::SM90_TMA_LOAD_5D::copy(map, barrier, hint, target, at[0], at[1], at[2], at[3], at[4]);
+        if constexpr (kForPair) {
+            constexpr uint16_t kBoth = 0b11;
+            cute::SM90_TMA_LOAD_MULTICAST_5D::copy(map, barrier, kBoth, hint, target, at[0], at[1], at[2],
+                                                   at[3], at[4]);
+        } else {
+            cute::SM90_TMA_LOAD_5D::copy(map, barrier, hint, target, at[0], at[1], at[2], at[3], at[4]);
+        }
+    }
+
+    __device__ __forceinline__ static void load_block(Storage& storage, const Params& params,
+                                                      const TileInfo& info, int slot, int stage, int block,
+                                                      uint64_t hint) {
+        if constexpr (Tile::kCtas > 1) {
+            if (info.weight_readers == kPair) {
+                return load_box<true>(storage, params, info, slot, cluster_rank<Tile>(), stage, block, hint);
+            }
+        }
+#pragma unroll
+        for (int box = 0; box < Tile::kBoxes; ++box) {
+            load_box(storage, params, info, slot, box, stage, block, hint);
+        }
     }
 
     // Scales of the rows of a stage, by one bulk copy for each segment of K.
@@ -69,8 +91,8 @@ struct WeightProducer {
                                        Ring& ring, int& next_claim) {
         // A weight byte that only one tile needs should not displace token rows from L2.
         const uint64_t hint =
-            static_cast<uint64_t>(info.shared_weights ? cute::TMA::CacheHintSm90::EVICT_NORMAL
-                                                      : cute::TMA::CacheHintSm90::EVICT_FIRST);
+            static_cast<uint64_t>(info.weight_readers == kOneTile ? cute::TMA::CacheHintSm90::EVICT_FIRST
+                                                                  : cute::TMA::CacheHintSm90::EVICT_NORMAL);
         const PhaseParams& phase = params.phase[info.phase];
         const int stages = num_stages<Tile>(phase, info);
         TileInfo source = info;
@@ -83,15 +105,12 @@ struct WeightProducer {
         const int claiming_stage = max(stages - params.schedule.claimed_ahead, 0);
         for (int s = 0; s < stages; ++s, ring.advance()) {
             storage.empty[ring.slot].wait(ring.phase ^ 1);
-            if (s == claiming_stage) next_claim = claim_tile(params.schedule);
+            if (s == claiming_stage && is_leader<Tile>()) next_claim = claim_tile(params.schedule);
             storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes +
                                                          Tile::kScaleRows * scale_bytes);
 #pragma unroll
             for (int block = 0; block < Tile::kBlocks; ++block) {
-#pragma unroll
-                for (int box = 0; box < Tile::kBoxes; ++box) {
-                    load_box(storage, params, source, ring.slot, box, first_stage(info) + s, block, hint);
-                }
+                load_block(storage, params, source, ring.slot, first_stage(info) + s, block, hint);
             }
             if constexpr (Tile::kScaled) {
                 load_scales(storage, params, info, ring.slot, first_stage(info) + s, scale_bytes);
@@ -104,11 +123,13 @@ struct WeightProducer {
         const bool elected = threadIdx.x % 32 == 0;
         Ring ring = stage_ring<Tile>(params.schedule);
         RingCursor<kTileSlots> slots;
+        PairClaims<Tile> claims(storage);
         int claim = first_claim;
         if constexpr (Tile::kFewTokens) {
             if (is_listed<Tile>(params.schedule)) await_list(storage, params.schedule);
         }
         while (true) {
+            if (elected) claim = claims.share(claim);
             const auto info = decode_tile<Tile>(storage, params, __shfl_sync(0xffffffffu, claim, 0));
             if (elected) {
                 storage.tile_empty[slots.slot].wait(slots.phase ^ 1);
