@@ -209,6 +209,25 @@ def test_values_next_to_ties_tell_the_recipes_apart(inputs: Inputs, recipe: str,
     assert torch.equal(y[:, 1].float().cpu(), results[recipe][rows])
 
 
+@pytest.mark.parametrize("scalar", [False, True])
+def test_values_next_to_ties_tell_the_static_recipes_apart(inputs: Inputs, scalar: bool):
+    """One scale of a group multiplies by its reciprocal, a row of them divides."""
+    groups, half = 500, 127
+    scale = (2.0**28 * (1 + inputs.positive(groups, 1))).cpu()
+    linear = ((torch.arange(half) + 0.5) * scale / 64).round()  # below 2**31
+    results = {True: (64 * linear * (1.0 / scale)).round(), False: (64 * linear / scale).round()}
+    assert (results[True] != results[False]).sum() > 20, inputs.note
+    x = torch.cat([torch.full_like(linear, 64.0), linear], dim=1).int()  # swish(64) is 64
+    y, _ = run(
+        x.to(inputs.device),
+        weight_scale=torch.ones(groups, 2 * half, device=inputs.device),
+        quant_scale=(scale[:, 0] if scalar else scale.expand(-1, half)).to(inputs.device),
+        group_index=torch.ones(groups, dtype=torch.int64, device=inputs.device),
+        activate_left=True,
+    )
+    assert torch.equal(y.float().cpu(), results[scalar])
+
+
 def test_static_recipe_bit_by_bit(inputs: Inputs):
     activated, linear = inputs.positive(300, 40, high=200.0), inputs.normal(300, 40)
     x = torch.cat([activated, linear], dim=1).bfloat16()

@@ -297,6 +297,30 @@ def test_pairs_equal_counts(inputs: Inputs, name: str):
     assert not by_pairs[10:].any()
 
 
+@pytest.mark.parametrize(
+    ("values", "kind", "counts"),
+    [
+        ([3, 100], 1, [3, 9]),
+        ([3, 2**40], 1, [3, 9]),
+        ([-5, 4], 1, [0, 4]),
+        ([5, 100], 0, [5, 7]),
+        ([7, 4], 0, [7, 0]),
+        ([-3, 4], 0, [0, 4]),
+        ([[1, 3], [0, 100]], 2, [9, 3]),
+    ],
+)
+def test_lists_that_do_not_fit_the_rows_are_cut(inputs: Inputs, values: list, kind: int, counts: list[int]):
+    problem = Problem(inputs, ROWS["i8-i32"], [6, 6], 20, 12, bias=False)
+    (y,) = problem.call(group_list=torch.tensor(values, device=inputs.device), group_list_type=kind)
+    begin = 0
+    for expert in (1, 0) if kind == 2 else (0, 1):
+        rows = slice(begin, begin + counts[expert])
+        product = problem.x[rows].cpu().long() @ problem.w[expert].cpu().long()
+        assert torch.equal(y[rows].cpu().long(), product)
+        begin = rows.stop
+    assert not y[begin:].any()
+
+
 def test_nothing_after_an_empty_pair_is_read(inputs: Inputs):
     problem = Problem(inputs, ROWS["i8-i32"], [3, 4], 10, 6)
     pairs = torch.tensor([[1, 0], [0, 7]], device=inputs.device)
