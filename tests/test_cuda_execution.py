@@ -103,6 +103,23 @@ def test_repeated_replays_are_equal_bit_for_bit(setup):
         assert torch.equal(output, first), f"seed {setup.seed}"
 
 
+@pytest.mark.parametrize("top_k", [2, 8])
+@pytest.mark.parametrize("cache_share", [0.4, 1.2, 2])
+def test_rows_that_stay_in_the_cache_or_are_dropped(setup, cache_share, top_k):
+    """Sums of as many rows, compared with the rows themselves; calls in between find memory used before."""
+    cache = torch.cuda.get_device_properties("cuda").L2_cache_size
+    layer = setup.layer(hidden_size=512, intermediate_size=64)
+    num_tokens = int(cache * cache_share) // (2 * 512 * top_k)
+    routing, hidden = setup.routing(num_tokens, top_k=top_k), setup.hidden(num_tokens, layer)
+    rows, weights, index = call(layer, hidden, routing, do_finalize=False)
+    expected = torch.zeros(num_tokens, 512, device="cuda")
+    for rank in range(top_k):
+        expected += weights[:, rank, None].float() * rows[index.view(-1, top_k)[:, rank].long()].float()
+    for _ in range(3):
+        output = call(layer, hidden, routing)
+        assert torch.equal(output, expected.bfloat16()), f"seed {setup.seed}"
+
+
 def test_two_streams(setup):
     problems = []
     for num_tokens in (20, 50):

@@ -16,13 +16,14 @@ bool can_stream(const DequantSwigluQuantArgs& args) {
 
 template <class X, GluMode kMode>
 cudaError_t launch_for(const DequantSwigluQuantArgs& args, cudaStream_t stream) {
-    if (!can_stream(args)) return launch_rows(direct_kernel<X, kMode>, args, kDirectThreads, 0, stream);
-    const int64_t slots = int64_t{RowStream::kStages} * 2 * args.half * sizeof(typename X::Storage);
+    if (!can_stream(args)) return launch_rows(direct_kernel<X, kMode>, args, kDirectThreads, 0, 0, stream);
+    constexpr int kSlots = RowStream::kStages;
+    const int64_t row_bytes = 2 * args.half * static_cast<int64_t>(sizeof(typename X::Storage));
     if (args.half > 32 * kThreadResults && args.half <= 32 * kWarpResults) {
-        return launch_rows(streamed_kernel<X, kMode, kWarpResults>, args, 32, slots, stream);
+        return launch_rows(streamed_kernel<X, kMode, kWarpResults>, args, 32, row_bytes, kSlots, stream);
     }
     return launch_rows(streamed_kernel<X, kMode, kThreadResults>, args,
-                       threads_for(args.half, kThreadResults), slots, stream);
+                       threads_for(args.half, kThreadResults), row_bytes, kSlots, stream);
 }
 
 template <class X>

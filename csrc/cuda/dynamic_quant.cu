@@ -14,10 +14,10 @@ bool can_stream(const DynamicQuantArgs& args) {
 
 template <class X, bool kInt4>
 cudaError_t launch_for(const DynamicQuantArgs& args, cudaStream_t stream) {
-    if (!can_stream(args)) return launch_rows(direct_kernel<X, kInt4>, args, kDirectThreads, 0, stream);
-    const int64_t slots = int64_t{RowStream::kStages} * args.width * sizeof(typename X::Storage);
-    return launch_rows(streamed_kernel<X, kInt4>, args, threads_for(args.width, kRuns * kVector), slots,
-                       stream);
+    if (!can_stream(args)) return launch_rows(direct_kernel<X, kInt4>, args, kDirectThreads, 0, 0, stream);
+    const int64_t row_bytes = args.width * static_cast<int64_t>(sizeof(typename X::Storage));
+    return launch_rows(streamed_kernel<X, kInt4>, args, threads_for(args.width, kRuns * kVector), row_bytes,
+                       RowStream::kStages, stream);
 }
 
 template <class X>

@@ -1,6 +1,7 @@
 // tvm-ffi entry points of the CUDA module: unpack tensors, carve scratch memory, launch route -> experts ->
 // finalize on the environment's stream. Python has validated every argument.
 #include "moe_jit/cuda/binding.h"
+#include "moe_jit/cuda/row_cache.h"
 #include "moe_jit/cuda/workspace.h"
 #include "moe_jit/ffi/fp8_moe_call.h"
 
@@ -33,6 +34,12 @@ bool awaits_values(const Fp8MoeCall& call, const Workspace& ws) {
 int prefetched_stages(const LayerShape& shape) {
     const int64_t rows = shape.pairs() / shape.num_experts;
     return rows >= 32 ? 16 : rows >= 1 ? 4 : 0;
+}
+
+// Fewer rows stay in the cache until the next call overwrites them; of more, many are in memory already.
+bool are_dropped(const uint16_t* rows, int64_t count, int64_t row_bytes, int64_t cache_bytes) {
+    const int64_t bytes = count * row_bytes;
+    return are_whole_lines(rows, row_bytes) && bytes >= cache_bytes / 4 && bytes <= cache_bytes * 3 / 4;
 }
 
 RouteArgs route_args(const Fp8MoeCall& call, const Workspace& ws) {
@@ -72,7 +79,7 @@ RouteArgs route_args(const Fp8MoeCall& call, const Workspace& ws) {
     return args;
 }
 
-ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, int num_sms) {
+ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, const DeviceStream& device) {
     ExpertsArgs args{};
     args.hidden_states = data<const uint8_t>(call.hidden_states);
     args.gemm1_weights = data<const uint8_t>(call.gemm1_weights);
@@ -103,17 +110,19 @@ ExpertsArgs experts_args(const Fp8MoeCall& call, const Workspace& ws, int num_sm
     args.rows = call.output.has_value() ? ws.rows : data<uint16_t>(call.gemm2_output);
     args.row_parts = ws.k_parts > 1 ? ws.row_parts : nullptr;
     args.k_parts = ws.k_parts;
-    args.num_sms = num_sms;
+    args.rows_stay = stay_in_cache(shape.max_rows() * 2 * shape.hidden_size, device.cache_bytes());
+    args.num_sms = device.num_sms();
     args.pdl = call.enable_pdl;
     return args;
 }
 
-FinalizeArgs finalize_args(const Fp8MoeCall& call, const Workspace& ws) {
+FinalizeArgs finalize_args(const Fp8MoeCall& call, const Workspace& ws, int64_t cache_bytes) {
     FinalizeArgs args{};
     args.rows = ws.rows;
     args.row_parts = ws.k_parts > 1 ? ws.row_parts : nullptr;
     args.k_parts = ws.k_parts;
     args.max_rows = layer_shape(call).max_rows();
+    args.discards = are_dropped(ws.rows, args.max_rows, 2 * call.hidden_size(), cache_bytes);
     args.routing_ended = ws.list != nullptr;
     args.pair_to_row = data<int32_t>(call.expanded_idx_to_permuted_idx);
     args.weights = call.use_routing_scales_on_input ? nullptr : data<uint16_t>(call.expert_weights);
@@ -127,7 +136,7 @@ FinalizeArgs finalize_args(const Fp8MoeCall& call, const Workspace& ws) {
 
 // The rows themselves, of their parts.
 FinalizeArgs row_args(const Fp8MoeCall& call, const Workspace& ws) {
-    FinalizeArgs args = finalize_args(call, ws);
+    FinalizeArgs args = finalize_args(call, ws, 0);
     args.pair_to_row = nullptr;
     args.weights = nullptr;
     args.out = data<uint16_t>(call.gemm2_output);
@@ -147,9 +156,9 @@ void fp8_moe(const Fp8MoeCall& call) {
     const Workspace ws(shape, static_cast<uint8_t*>(memory.data_ptr()));
 
     check(launch_route(route_args(call, ws), stream), "routing");
-    check(launch_experts(experts_args(call, ws, device.num_sms()), stream), "the expert GEMMs");
+    check(launch_experts(experts_args(call, ws, device), stream), "the expert GEMMs");
     if (call.output.has_value()) {
-        check(launch_finalize(finalize_args(call, ws), stream), "finalize");
+        check(launch_finalize(finalize_args(call, ws, device.cache_bytes()), stream), "finalize");
     } else if (ws.k_parts > 1) {
         check(launch_finalize(row_args(call, ws), stream), "the sum of parts");
     }

@@ -2,6 +2,7 @@
 #include "moe_jit/cuda/ordered_sum.h"
 
 #include "moe_jit/cuda/binding.h"
+#include "moe_jit/cuda/row_cache.h"
 #include "moe_jit/ffi/ordered_sum_call.h"
 #include "moe_jit/ffi/tensors.h"
 
@@ -30,7 +31,9 @@ void ordered_sum(const ffi::OrderedSumCall& call) {
     args.groups = {data<const int64_t>(call.group_list), groups, static_cast<int>(call.group_list_type),
                    call.rows.size(0), groups};
     args.n = static_cast<int>(call.rows.size(1));
-    args.discards = ordered_sum_discards(args.rows, args.groups.num_rows, args.n, device.cache_bytes());
+    const int64_t row_bytes = args.n * static_cast<int64_t>(sizeof(float));
+    args.discards = are_whole_lines(args.rows, row_bytes) &&
+                    stay_in_cache(args.groups.num_rows * row_bytes, device.cache_bytes());
     args.token_scale = data<const float>(call.per_token_scale);
     args.logit = data<const float>(call.logit);
     args.bias = data<const uint16_t>(call.bias);

@@ -26,13 +26,6 @@ int64_t ordered_sum_index_ints(int64_t num_rows, int64_t out_rows) {
     return num_rows <= kSearched ? 0 : out_rows * (1 + kListed);
 }
 
-bool ordered_sum_discards(const float* rows, int64_t num_rows, int n, int64_t cache_bytes) {
-    const int64_t row_bytes = n * static_cast<int64_t>(sizeof(float));
-    const bool whole_lines =
-        reinterpret_cast<uintptr_t>(rows) % kLineBytes == 0 && row_bytes % kLineBytes == 0;
-    return whole_lines && num_rows * row_bytes <= cache_bytes * 3 / 2;
-}
-
 cudaError_t launch_ordered_sum(const OrderedSumArgs& args, cudaStream_t stream) {
     if (const cudaError_t error = launch_index(args, stream); error != cudaSuccess) return error;
     // Enough CTAs to fill the GPU; then a CTA that knows its rows had better sum more columns.

@@ -44,9 +44,12 @@ def test_swiglu_has_the_bits_of_the_cpu(
 
 
 @pytest.mark.parametrize("dtype", [I32, BF16])
-@pytest.mark.parametrize(("rows", "width"), [(30000, 512), (20000, 1536), (4100, 3072), (4100, 4096)])
+@pytest.mark.parametrize(
+    ("rows", "width"),
+    [(30000, 512), (20000, 1536), (9000, 1536), (4000, 1536), (2000, 1536), (4100, 3072), (4100, 4096)],
+)
 def test_swiglu_of_many_rows(inputs: Inputs, rows: int, width: int, dtype: torch.dtype):
-    """Several for each CTA that runs at once."""
+    """One, two, three or more for each CTA that runs at once, of which some may be of no group."""
     arguments = swiglu_call(inputs, rows, width // 2, dtype, quant_mode=1, swiglu_mode=0)
     check_same(moe_jit.npu_dequant_swiglu_quant, arguments, describe(arguments, inputs.note))
 

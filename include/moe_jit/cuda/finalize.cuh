@@ -8,6 +8,7 @@
 #include "moe_jit/core/numeric.h"
 #include "moe_jit/cuda/launch.h"
 #include "moe_jit/cuda/pdl.cuh"
+#include "moe_jit/cuda/row_cache.cuh"
 
 namespace moe_jit::cuda::finalize {
 
@@ -51,9 +52,30 @@ struct RankedRows {
     }
 };
 
+// Drops what a warp has read: kVectors vectors for each lane, kThreads apart, of each row.
+template <int kRanks, int kVectors>
+__device__ __forceinline__ void discard(const uint4* rows, int row_vectors, int first_vector,
+                                        const int (&row)[kRanks],
+                                        const float (&sum)[kVectors][kVectorElements]) {
+    constexpr int kLineVectors = kLineBytes / sizeof(uint4), kLines = 32 / kLineVectors;
+    static_assert(kRanks * kVectors * kLines <= 32, "a line for each lane");
+    const int lane = threadIdx.x % 32;
+    const int at = first_vector - lane + lane % kLines * kLineVectors + lane / kLines % kVectors * kThreads;
+    int line_row = -1;
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) {
+        if (lane / (kLines * kVectors) == r) line_row = row[r];
+    }
+    if (line_row < 0 || at >= row_vectors) return;
+    float used = 0.0f;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) used += sum[v][0];
+    discard_line(rows + static_cast<size_t>(line_row) * row_vectors + at, used);
+}
+
 // A thread sums kVectors 16-byte vectors, kThreads apart, of one token; kRanks rows of each are requested
 // before the first is used. `blocks_per_token` blocks cover a token.
-template <int kRanks, int kVectors>
+template <int kRanks, int kVectors, bool kDiscards>
 __global__ void __launch_bounds__(kThreads)
     weighted_sum(const __grid_constant__ FinalizeArgs args, int blocks_per_token) {
     let_dependents_start();
@@ -84,6 +106,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
             for (int v = 0; v < kVectors; ++v) add_weighted(value[r][v], ranked.weight[r], sum[v]);
         }
+        if constexpr (kDiscards) discard(rows, row_vectors, first_vector, ranked.row, sum);
     }
 
     uint4* out = reinterpret_cast<uint4*>(args.out) + static_cast<size_t>(token) * row_vectors;
@@ -99,8 +122,9 @@ cudaError_t launch_weighted_sum(const FinalizeArgs& args, cudaStream_t stream) {
     const int per_block = kThreads * kVectors * kVectorElements;
     const int blocks_per_token = (args.hidden_size + per_block - 1) / per_block;
     const unsigned num_blocks = static_cast<unsigned>(args.num_tokens) * blocks_per_token;
-    return launch(weighted_sum<kRanks, kVectors>, num_blocks, kThreads, 0, stream, args.pdl, args,
-                  blocks_per_token);
+    const auto kernel =
+        args.discards ? weighted_sum<kRanks, kVectors, true> : weighted_sum<kRanks, kVectors, false>;
+    return launch(kernel, num_blocks, kThreads, 0, stream, args.pdl, args, blocks_per_token);
 }
 
 }  // namespace moe_jit::cuda::finalize

@@ -60,6 +60,7 @@ struct FinalizeArgs {
     const uint16_t* rows;    // [*, hidden_size] bf16
     const float* row_parts;  // [k_parts, max_rows, hidden_size]: rows before rounding; nullptr: rows
     int k_parts;
+    bool discards;       // rows that have been read, see row_cache.h; not parts
     bool routing_ended;  // before this kernel starts: indices and weights are there before the rows
     int64_t max_rows;
     const int32_t* pair_to_row;  // [num_tokens * top_k]; nullptr, only of rows in parts: pair p has row p

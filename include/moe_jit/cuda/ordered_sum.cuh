@@ -7,6 +7,7 @@
 #include "moe_jit/cuda/ordered_sum.h"
 #include "moe_jit/cuda/pack.cuh"
 #include "moe_jit/cuda/pdl.cuh"
+#include "moe_jit/cuda/row_cache.cuh"
 
 namespace moe_jit::cuda::ordered_sum {
 
@@ -16,7 +17,6 @@ constexpr int kSearched = 1024;  // so many rows are looked for without an index
 constexpr int kColumns = 4;      // of a vector, of which a thread sums one at a time
 constexpr int kAhead = 8;        // rows that are requested before the first is added
 constexpr int kMaxGroups = 1024;
-constexpr int kLineBytes = 128;  // of the L2 cache
 
 __device__ __forceinline__ int64_t destination(const OrderedSumArgs& args, int64_t row) {
     return args.index_element == Element::kI32 ? static_cast<const int32_t*>(args.row_index)[row]
@@ -87,10 +87,9 @@ struct Weighing {
     }
 };
 
-// Drops what a warp has read of up to kAhead rows from the L2 cache, so that it is not written to memory. The
-// sums tell that it has been read.
+// Drops what a warp has read of up to kAhead rows.
 __device__ __forceinline__ void discard(const OrderedSumArgs& args, int column, const int* list, int count,
-                                        const float4& sum) {
+                                        float used) {
     constexpr int kLineColumns = kLineBytes / sizeof(float), kLines = 32 * kColumns / kLineColumns;
     static_assert(kAhead * kLines == 32, "a line for each lane");
     const int lane = threadIdx.x % 32;
@@ -98,8 +97,7 @@ __device__ __forceinline__ void discard(const OrderedSumArgs& args, int column, 
     // A warp behind the last column repeats that one.
     if (!args.discards || at % kLineColumns != 0 || at >= args.n || lane / kLines >= count) return;
     const float* line = args.rows + static_cast<int64_t>(list[lane / kLines]) * args.n + at;
-    asm volatile("discard.global.L2 [%0], 128;" ::"l"(line), "f"(sum.x), "f"(sum.y), "f"(sum.z), "f"(sum.w)
-                 : "memory");
+    discard_line(line, used);
 }
 
 // Rows list[0] to list[count - 1], in this order.
@@ -121,7 +119,7 @@ __device__ __forceinline__ void add_rows(const OrderedSumArgs& args, int column,
         for (int a = 0; a < kAhead; ++a) {
             if (first + a < count) weighing[a].add(value[a], column, sum);
         }
-        discard(args, column, list + first, count - first, sum);
+        discard(args, column, list + first, count - first, sum.x);
     }
 }
 

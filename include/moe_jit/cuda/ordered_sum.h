@@ -20,7 +20,7 @@ struct OrderedSumArgs {
     Element index_element;  // kI32 or kI64
     GroupList groups;
     int n;                     // multiple of 4
-    bool discards;             // rows that have been read, see ordered_sum_discards
+    bool discards;             // rows that have been read, see row_cache.h
     const float* token_scale;  // [groups.num_rows]
     const float* logit;        // [groups.num_rows]
     const uint16_t* bias;      // [groups, n] bf16
@@ -35,9 +35,6 @@ struct OrderedSumArgs {
 
 // Scratch memory; 0 where rows are few enough to be looked for.
 int64_t ordered_sum_index_ints(int64_t num_rows, int64_t out_rows);
-
-// Whether rows should be dropped from the L2 cache: they are whole lines of it, and many of them are in it.
-bool ordered_sum_discards(const float* rows, int64_t num_rows, int n, int64_t cache_bytes);
 
 cudaError_t launch_ordered_sum(const OrderedSumArgs& args, cudaStream_t stream);
 

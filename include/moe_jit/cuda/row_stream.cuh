@@ -98,8 +98,8 @@ class RowStream {
         detail::prefetch_to_l2(static_cast<const char*>(matrix) + int64_t{rows.first} * row_bytes, row_bytes);
     }
 
-    // `slots` has room for kStages rows. Requests the first row; what else is needed before it can be used
-    // had better be requested before fill().
+    // `slots` has room for kStages rows, or for all of the CTA's, if they are fewer. Requests the first row;
+    // what else is needed before it can be used had better be requested before fill().
     __device__ RowStream(Barriers& barriers, char* slots, const void* matrix, uint32_t row_bytes,
                          const RowShare<int>& rows)
         : full_(detail::keep_shared(barriers.full)),
@@ -112,6 +112,7 @@ class RowStream {
     // CTA.
     __device__ void restart(const void* matrix, const RowShare<int>& rows) {
         wait();
+        slot_ = 0;
         __syncthreads();
         begin(matrix, rows);
     }
@@ -124,10 +125,10 @@ class RowStream {
 
     // The next row, once it is there.
     __device__ __forceinline__ const char* wait() {
-        detail::wait_barrier(&full_[slot_], parity_);
+        detail::wait_barrier(&full_[slot_], parities_ >> slot_ & 1);
         const char* row = slots_ + slot_ * row_bytes_;
+        parities_ ^= 1u << slot_;
         slot_ = slot_ + 1 == kStages ? 0 : slot_ + 1;
-        parity_ ^= slot_ == 0;
         return row;
     }
 
@@ -145,13 +146,14 @@ class RowStream {
         if (threadIdx.x != 0) return;
         next_ = static_cast<const char*>(matrix) + int64_t{rows.first} * row_bytes_;
         left_ = rows.last - rows.first;
+        fetch_slot_ = 0;
         fetch();
     }
 
     uint64_t* full_;
     char* slots_;
     uint32_t row_bytes_;
-    uint32_t slot_ = 0, parity_ = 0;
+    uint32_t slot_ = 0, parities_ = 0;
     // Of the thread that requests rows.
     const char* next_ = nullptr;
     int left_ = 0;

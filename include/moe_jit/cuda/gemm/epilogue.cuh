@@ -37,19 +37,26 @@ struct TileScales {
     float gate = 0.f;
 };
 
+enum class RowStore { kPlain, kAwaited, kHinted };
+
 // Rows of out[token row, features] that end at feature `end`. kAwaited: others poll them.
-template <class Element, bool kAwaited = false>
+template <class Element, RowStore kStore>
 struct FeatureRows {
     Element* out;
     int end;
+    uint64_t hint = 0;  // eviction policy, if it is kHinted
 
     __device__ __forceinline__ void store(const EpilogueContext& ctx, int token, int feature,
                                           uint4 value) const {
         if (token >= ctx.info.tokens || feature >= end) return;
         auto* at = out + static_cast<int64_t>(ctx.info.token_begin + token) * end + feature;
-        if constexpr (kAwaited) {
+        if constexpr (kStore == RowStore::kAwaited) {
             asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(value.x),
                          "r"(value.y), "r"(value.z), "r"(value.w)
+                         : "memory");
+        } else if constexpr (kStore == RowStore::kHinted) {
+            asm volatile("st.global.L2::cache_hint.v4.u32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(at),
+                         "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "l"(hint)
                          : "memory");
         } else {
             *reinterpret_cast<uint4*>(at) = value;
@@ -184,7 +191,8 @@ struct ActivationQuantize {
         using Buffer = Staging<kUnits>;
         constexpr int kVectors = Buffer::kRowFeatures / kVector;
         constexpr int kChunk = kTokens < Buffer::kTokens ? kTokens : Buffer::kTokens;
-        const FeatureRows<uint8_t, kAwaited> rows{params.out, params.features};
+        constexpr RowStore kStore = kAwaited ? RowStore::kAwaited : RowStore::kPlain;
+        const FeatureRows<uint8_t, kStore> rows{params.out, params.features};
         if (params.row_weights) {
 #pragma unroll
             for (int u = 0; u < kUnits; ++u) weigh_rows<kTokens>(params, ctx, acc[u]);
@@ -225,6 +233,7 @@ struct ScaledRows {
         const float* scale;  // [experts]
         uint16_t* out;
         int features;
+        uint64_t hint;  // eviction policy of the rows
     };
 
     using State = TileScales;
@@ -255,7 +264,7 @@ struct ScaledRows {
     __device__ __forceinline__ static void store(const Params& params, const EpilogueContext& ctx,
                                                  const TileScales& scales,
                                                  float (&acc)[kUnits][kTokens / 2]) {
-        const FeatureRows<uint16_t> rows{params.out, params.features};
+        const FeatureRows<uint16_t, RowStore::kHinted> rows{params.out, params.features, params.hint};
         const int lane = ctx.thread % 32;
         uint8_t* buffers = ctx.staging + ctx.warp() * 2 * kBufferBytes;
 #pragma unroll

@@ -99,7 +99,9 @@ struct Experts {
                                 a.intermediate_size,
                                 a.layout == WeightLayout::kShuffled,
                                 a.layout == WeightLayout::kGateUp};
-        const ScaledRows::Params rows{a.output_scale, a.rows, a.hidden_size};
+        using Hint = cute::TMA::CacheHintSm90;
+        const Hint hint = a.rows_stay ? Hint::EVICT_LAST : Hint::EVICT_NORMAL;
+        const ScaledRows::Params rows{a.output_scale, a.rows, a.hidden_size, static_cast<uint64_t>(hint)};
         if constexpr (Tile::kFewTokens) {
             params.epilogue.tail.head = {rows, a.row_parts, a.max_rows * a.hidden_size};
         } else {

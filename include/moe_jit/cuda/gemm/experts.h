@@ -36,6 +36,7 @@ struct ExpertsArgs {
     uint16_t* rows;         // [rows, hidden_size] bf16
     float* row_parts;       // [k_parts, max_rows, hidden_size], instead of rows; nullptr: K is not cut
     int k_parts;
+    bool rows_stay;  // in the L2 cache until they are read, see row_cache.h
     int num_sms;
     bool pdl;
 };

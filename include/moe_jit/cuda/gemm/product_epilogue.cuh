@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "moe_jit/cuda/gemm/epilogue.cuh"
 
@@ -27,6 +28,14 @@ __device__ __forceinline__ void store_if(bool condition, void* out, uint2 value)
                  "l"(out), "r"(value.x), "r"(value.y)
                  : "memory");
 }
+// Only what ordered_sum reads next is stored as fp32: it had better stay in the L2 cache.
+__device__ __forceinline__ void store_if(bool condition, void* out, float2 value) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n"
+        "@p st.global.L2::cache_hint.v2.f32 [%1], {%2, %3}, %4;\n}" ::"r"(int{condition}),
+        "l"(out), "f"(value.x), "f"(value.y), "l"(static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST))
+        : "memory");
+}
 
 // Neighbouring elements, `low` first, in one word.
 template <class Rounding, class Value>
@@ -36,6 +45,8 @@ __device__ __forceinline__ auto pack_pair(Value low, Value high) {
         return Rounding::from_floats(low, high);
     } else if constexpr (sizeof(Element) == 1) {
         return static_cast<uint16_t>(low | high << 8);
+    } else if constexpr (std::is_same_v<Element, float>) {
+        return make_float2(low, high);
     } else {
         const Element pair[2] = {Rounding::from_float(low), Rounding::from_float(high)};
         uint2 words;
@@ -57,7 +68,8 @@ struct ProductRows {
     using Format = typename Tile::Format;
     using Element = typename Output::Rounding::Storage;
     // Two neighbouring elements.
-    using Word = std::conditional_t<sizeof(Element) == 4, uint2,
+    using LongWord = std::conditional_t<std::is_same_v<Element, float>, float2, uint2>;
+    using Word = std::conditional_t<sizeof(Element) == 4, LongWord,
                                     std::conditional_t<sizeof(Element) == 2, uint32_t, uint16_t>>;
     static constexpr int kUnits = Tile::kUnits;
     // Tokens whose parameters are requested together, in groups of eight columns of the accumulators.
