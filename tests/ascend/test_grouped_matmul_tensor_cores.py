@@ -112,10 +112,10 @@ def test_lists_of_weights(
     check(Problem(inputs, ROWS[name], COUNTS[load], layout=layout, stacked=False, **sizes), planned)
 
 
-@pytest.mark.parametrize("tokens", ["positive", "alternating", "paired", "huge"])
+@pytest.mark.parametrize("tokens", ["positive", "alternating", "paired", "huge", "tiny"])
 @pytest.mark.parametrize("k_groups", [1, 6, 24])
-def test_sums_of_biased_weights(inputs: Inputs, planned: list, k_groups: int, tokens: str):
-    """Rows whose sums would grow with a bias of the weights."""
+def test_rows_that_show_a_bias_of_weights(inputs: Inputs, planned: list, k_groups: int, tokens: str):
+    """Sums would grow with it; others are near the ends of the range."""
     problem = Problem(inputs, ROWS["bf16-i4"], COUNTS["few"], 3072, 448, bias=False, k_groups=k_groups)
     magnitude = problem.x.abs() + 1
     sign = torch.ones(3072, dtype=torch.bfloat16)
@@ -123,7 +123,7 @@ def test_sums_of_biased_weights(inputs: Inputs, planned: list, k_groups: int, to
         sign[1::2] = -1
     elif tokens == "paired":
         sign[2::4] = sign[3::4] = -1
-    problem.x = magnitude * sign.to(magnitude.device) * (2.0**100 if tokens == "huge" else 1)
+    problem.x = magnitude * sign.to(magnitude.device) * {"huge": 2.0**100, "tiny": 2.0**-100}.get(tokens, 1)
     check(problem, planned)
 
 

@@ -13,10 +13,9 @@
 //   kTileWarpgroups  of narrow token tiles: 2 where the weights keep both warpgroups busy, see Tile
 //   kOneEpilogue   the epilogue of the widest tile serves all widths: less code to compile and to fetch
 //   kSegmented     the Loader weighs and adds, in fp32, sums over segments of K
-//   kBiasedTokens  tiles of up to so many tokens multiply biased weights: w + kBias at even k, w + 1 - kBias
-//                  at odd k; tokens are below 2^122. See token_sums.cuh
-//   kScaleSteps    MMAs that a row of scales serves, which come with the stages of segmented and of biased
-//                  tiles; 0: none do. kScaleBytes: of one column
+//   kWeighedTokens  in tiles of up to so many tokens the sums of segments are weighed, not the weights
+//   kScaleSteps    MMAs that a row of scales serves, which come with the stages where sums are weighed; 0:
+//                  they never are. kScaleBytes: of one column
 #pragma once
 
 #include <cstdint>
@@ -88,7 +87,7 @@ struct Fp8E4M3 {
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = kPromote_;
     static constexpr bool kSegmented = false;
-    static constexpr int kBiasedTokens = 0;
+    static constexpr int kWeighedTokens = 0;
     static constexpr int kScaleSteps = 0;
     static constexpr int kScaleBytes = 0;
     static constexpr int kTileWarpgroups = 1;

@@ -57,18 +57,24 @@ struct Unpack<Bf16, 4> {
         }
     }
 
-    // 16 + (w + 8) at even k, and -(16 + (7 - w)) at odd ones, so that what the bias adds to sums stays
-    // small.
-    __device__ __forceinline__ static void biased_columns(uint32_t r, uint32_t (&out)[4]) {
-        out[0] = biased(r << 3);
-        out[1] = biased(r >> 1);
-        out[2] = biased(r >> 5);
-        out[3] = biased(r >> 9);
+    // w / 64 in fewer instructions: up to eight bits from the lowest on are an integer, times 2^-133, of a
+    // subnormal or of the smallest normal numbers.
+    __device__ __forceinline__ static void small_columns(uint32_t r, uint32_t (&out)[4]) {
+        const uint32_t upper = r >> 8;
+        out[0] = low(r);
+        out[1] = high(r);
+        out[2] = low(upper);
+        out[3] = high(upper);
     }
 
   private:
-    __device__ __forceinline__ static uint32_t biased(uint32_t r) {
-        return and_xor<0x00780078u, 0xc1b841c0u>(r);
+    // (w + 8) * 2^-133, times 2^127, minus 8 / 64
+    __device__ __forceinline__ static uint32_t low(uint32_t r) {
+        return Pair<Bf16>::fma(and_xor<0x000f000fu, 0x00080008u>(r), 0x7f007f00u, 0xbe00be00u);
+    }
+    // 16 * (w + 8) * 2^-133, times 2^123, minus 8 / 64
+    __device__ __forceinline__ static uint32_t high(uint32_t r) {
+        return Pair<Bf16>::fma(and_xor<0x00f000f0u, 0x00800080u>(r), 0x7d007d00u, 0xbe00be00u);
     }
 };
 
@@ -161,11 +167,9 @@ struct Antiquantised : ProductFormat<float, 16> {
     // Columns in the 16 bits of n that a thread gets of each k, and units that they belong to.
     static constexpr int kHeld = 16 / kBits;
     static constexpr int kSharedUnits = kHeld / 2;
-    static constexpr bool kMayBias = kBits == 4 && std::is_same_v<Element, Bf16> && !kOffset;
-    static constexpr int kBiasedTokens = kMayBias && (kGroupSteps == 0 || kGroupSteps >= 8) ? 32 : 0;
+    static constexpr int kWeighedTokens = kBits == 4 && kGroupSteps >= 8 && !kOffset ? 32 : 0;
     static constexpr int kScaleSteps = std::min(kGroupSteps, 8);
     static constexpr int kScaleBytes = 2;
-    static constexpr int kBias = 24;
 
     static Params params(const ProductArgs& args) {
         return {static_cast<const uint16_t*>(args.antiquant_scale.data),
@@ -193,9 +197,11 @@ struct Antiquantised : ProductFormat<float, 16> {
         return 8 * kHeld * chunk + kHeld * row + 2 * (unit % kSharedUnits) + h;
     }
 
-    template <int kUnits, int kStageSteps, bool kBiased>
+    template <int kUnits, int kStageSteps, bool kWeighed>
     class Loader {
-        static constexpr bool kUnscaled = kScaledSums || kBiased;
+        static constexpr bool kUnscaled = kScaledSums || kWeighed;
+        // Weights are multiplied as w / kSmall.
+        static constexpr float kSmall = kUnscaled && kBits == 4 && std::is_same_v<Element, Bf16> ? 64.f : 1.f;
         static constexpr int kChunks = kUnits / kSharedUnits;
         // Groups that begin or go on in a stage.
         static constexpr int kStageGroups =
@@ -239,8 +245,8 @@ struct Antiquantised : ProductFormat<float, 16> {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     uint32_t pairs[kHeld];
-                    if constexpr (kBiased) {
-                        Unpack<Element, kBits>::biased_columns(m[step % 2 * 2 + half], pairs);
+                    if constexpr (kSmall != 1.f) {
+                        Unpack<Element, kBits>::small_columns(m[step % 2 * 2 + half], pairs);
                     } else if constexpr (kSlabs) {
                         Unpack<Element, kBits>::columns(m[step % 2 * 2 + half], pairs);
                     } else {
@@ -266,20 +272,33 @@ struct Antiquantised : ProductFormat<float, 16> {
 #pragma unroll
                 for (int c = 0; c < kHeld; ++c) {
                     const uint32_t word = words.word[c / 2];
-                    sum_scale_[i * kHeld + c] = bits_float(c % 2 ? word & 0xffff0000u : word << 16);
+                    sum_scale_[i * kHeld + c] = kSmall * scale_value(word, c % 2);
                 }
             }
         }
 
-        // Adds the sum of a segment, in row half h of `unit`.
-        __device__ __forceinline__ void promote(float& total, float sum, int unit, int h) const {
-            total = kGroupSteps == 0 ? total + sum : fp32::fma(sum, sum_scale_[2 * unit + h], total);
+        // Adds a segment.
+        template <int kAccums>
+        __device__ __forceinline__ void promote(float (&acc)[kUnits][kAccums],
+                                                const float (&part)[kUnits][kAccums]) const {
+#pragma unroll
+            for (int i = 0; i < kUnits * kAccums; ++i) {
+                const int u = i / kAccums, a = i % kAccums;
+                acc[u][a] = fp32::fma(part[u][a], sum_scale_[2 * u + a / 2 % 2], acc[u][a]);
+            }
         }
 
         template <class Fragments>
         __device__ __forceinline__ void observe(const Fragments&) const {}
-        template <class Sums>
-        __device__ __forceinline__ void finish(Sums&) const {}
+
+        // After the last MMAs.
+        template <int kAccums>
+        __device__ __forceinline__ void finish(float (&acc)[kUnits][kAccums]) const {
+            if constexpr (kScaledSums) {
+#pragma unroll
+                for (int i = 0; i < kUnits * kAccums; ++i) acc[i / kAccums][i % kAccums] *= kSmall;
+            }
+        }
 
       private:
         using Base = Antiquantised;
@@ -306,6 +325,11 @@ struct Antiquantised : ProductFormat<float, 16> {
                 cute::SM75_U32x4_LDSM_N::copy(*reinterpret_cast<const uint128_t*>(rows), m[0], m[1], m[2],
                                               m[3]);
             }
+        }
+
+        __device__ __forceinline__ static float scale_value(uint32_t word, int half) {
+            const auto bits = static_cast<uint16_t>(half ? word >> 16 : word);
+            return std::is_same_v<Element, Bf16> ? bits_float(uint32_t{bits} << 16) : half_to_float(bits);
         }
 
         static constexpr int kWords = kHeld / 2;

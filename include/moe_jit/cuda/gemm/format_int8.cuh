@@ -67,7 +67,7 @@ struct Int8SlabsOfN : Int8Base {
     // A transposing matrix load gives thread (g, c) of a warp columns 2g and 2g + 1 of two k; two of them
     // make the k = 4c .. 4c + 3 that the MMA wants. Which two k come first depends on c, so that the eight k
     // of a matrix differ in the swizzle.
-    template <int kUnits, int kStageSteps, bool kBiased>
+    template <int kUnits, int kStageSteps, bool kWeighed>
     class Loader {
       public:
         __device__ __forceinline__ Loader(const Params&, const TileInfo&, int, int tile_column, int thread) {

@@ -55,7 +55,7 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
         return 128 * (unit / 2) + 32 * warp + 4 * row + 2 * (unit % 2) + h;
     }
 
-    template <int kUnits, int kStageSteps, bool kBiased>
+    template <int kUnits, int kStageSteps, bool kWeighed>
     class Loader {
         static_assert(kUnits == 2, "columns of one word belong to two units");
 

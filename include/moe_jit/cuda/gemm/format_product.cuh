@@ -13,7 +13,7 @@ struct ProductFormat {
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
     static constexpr bool kSegmented = false;
-    static constexpr int kBiasedTokens = 0;
+    static constexpr int kWeighedTokens = 0;
     static constexpr int kScaleSteps = 0;
     static constexpr int kScaleBytes = 0;
     static constexpr int kTileWarpgroups = 1;

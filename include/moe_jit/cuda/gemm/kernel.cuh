@@ -12,7 +12,6 @@
 #include "moe_jit/cuda/gemm/pair.cuh"
 #include "moe_jit/cuda/gemm/scheduler.cuh"
 #include "moe_jit/cuda/gemm/token_producer.cuh"
-#include "moe_jit/cuda/gemm/token_sums.cuh"
 #include "moe_jit/cuda/gemm/weight_producer.cuh"
 #include "moe_jit/cuda/pdl.cuh"
 
@@ -50,7 +49,6 @@ struct GroupedGemm {
     };
 
     using TokenSource = Gather<Tile, Params>;
-    static constexpr int kSummers = Tile::kBiased ? kTokenSummers : 0;
     using EpilogueState = std::common_type_t<typename Epilogues::State...>;
 
     // Every width has an epilogue, or the widest one serves all.
@@ -178,22 +176,17 @@ struct GroupedGemm {
             WeightProducer<Tile, Params>::run(storage, params, first_claim);
         } else if (threadIdx.x < 32 + 32 * TokenSource::kWarps) {
             TokenProducer<Tile, Params>::run(storage, params, threadIdx.x - 32);
-        } else if constexpr (Tile::kBiased) {
-            static_assert(1 + TokenSource::kWarps + kTokenSummers <= 4, "warps of a producer warpgroup");
-            const int thread = threadIdx.x - 32 - 32 * TokenSource::kWarps;
-            if (thread < 32 * kTokenSummers) TokenSummers<Tile>::run(storage, params, thread);
         }
     }
 
     __device__ static void init_barriers(Storage& storage) {
         for (int s = 0; s < Tile::kStages; ++s) {
             storage.full[s].init(1 + TokenSource::kArrivals);
-            storage.empty[s].init(Tile::kFreeingLanes * (Tile::kCtas * Tile::kTileWarpgroups * 4 + kSummers));
-            if constexpr (Tile::kBiased) storage.token_sums.full[s].init(32 * kSummers);
+            storage.empty[s].init(Tile::kFreeingLanes * Tile::kCtas * Tile::kTileWarpgroups * 4);
         }
         for (int s = 0; s < kTileSlots; ++s) {
             storage.tile_full[s].init(1);
-            storage.tile_empty[s].init(32 * (TokenSource::kWarps + kSummers + kMathWarps));
+            storage.tile_empty[s].init(32 * (TokenSource::kWarps + kMathWarps));
         }
         if constexpr (Tile::kCtas > 1) {
             for (auto& full : storage.passed.full) full.init(1);

@@ -29,7 +29,7 @@ struct Mainloop {
     using Accums = Accum[kUnits][kAccums];
     // What the epilogue gets.
     using Totals = std::conditional_t<Format::kSegmented, float, Accum>[kUnits][kAccums];
-    static constexpr bool kSegmented = Format::kSegmented || Tile::kBiased;
+    static constexpr bool kSegmented = Tile::kScaled;
 
     // Keeps the compiler from moving register accesses across asynchronous MMAs.
     template <int kCount>
@@ -329,27 +329,15 @@ struct Mainloop {
         if (blocks_left != loader.segment_blocks()) loader.promote(acc, part);
     }
 
-    // Biased weights: the same for segments that end with items, less what the bias adds.
+    // The same for segments that end with items.
     template <class Loader>
-    __device__ __forceinline__ static void biased(Storage& storage, Loader& loader, int stages, Ring& ring,
-                                                  Totals& acc) {
+    __device__ __forceinline__ static void weighed(Storage& storage, Loader& loader, int stages, Ring& ring,
+                                                   Totals& acc) {
         constexpr int kSegmentItems = kItems / Tile::kStageSegments;
         static_assert(kItems % Tile::kStageSegments == 0, "segments are of whole items");
         Accums part;
-        const int pair = threadIdx.x % 4 * 2;
-        from_registers<kSegmentItems>(storage, loader, stages, ring, part, [&](int item, const Ring& at) {
-            if ((item + 1) % kSegmentItems != 0) return;
-            if (item < kSegmentItems) storage.token_sums.full[at.slot].wait(at.phase);
-            const float* sums = storage.token_sums.sum[at.slot][item / kSegmentItems] + pair;
-#pragma unroll
-            for (int j = 0; j < kTokens / 8; ++j) {
-                const float2 two = *reinterpret_cast<const float2*>(sums + 8 * j);
-#pragma unroll
-                for (int i = 0; i < 4 * kUnits; ++i) {
-                    const int u = i / 4, a = 4 * j + i % 4;
-                    loader.promote(acc[u][a], part[u][a] + (i % 2 ? two.y : two.x), u, i % 4 / 2);
-                }
-            }
+        from_registers<kSegmentItems>(storage, loader, stages, ring, part, [&](int item, const Ring&) {
+            if ((item + 1) % kSegmentItems == 0) loader.promote(acc, part);
         });
     }
 
@@ -361,13 +349,13 @@ struct Mainloop {
         clear(acc);
         if constexpr (Format::Weights::kInRegisters) {
             const int column = first_unit * kUnitRows;
-            typename Format::template Loader<kUnits, kStageSteps, Tile::kBiased> loader(
+            typename Format::template Loader<kUnits, kStageSteps, Tile::kScaled> loader(
                 params.format, info, info.row_tile * Tile::kRows + column, column,
                 threadIdx.x % kWarpgroupThreads);
             if constexpr (Format::kSegmented) {
                 segmented(storage, loader, stages, ring, acc);
-            } else if constexpr (Tile::kBiased) {
-                biased(storage, loader, stages, ring, acc);
+            } else if constexpr (Tile::kScaled) {
+                weighed(storage, loader, stages, ring, acc);
             } else {
                 from_registers<0>(storage, loader, stages, ring, acc, [](int, const Ring&) {});
             }

@@ -26,8 +26,6 @@ constexpr int kBlockSteps = kBlockBytes / 32;
 // Rows of one MMA.
 constexpr int kUnitRows = 64;
 
-// Warps that sum tokens, of tiles that need it.
-constexpr int kTokenSummers = 2;
 // Tiles announced ahead of the consumers.
 constexpr int kTileSlots = 4;
 // Shared memory in which one math warpgroup's epilogue transposes: 32 tokens by 128 bytes and padding.
@@ -68,17 +66,14 @@ struct Tile {
     static constexpr int kTokenBlockBytes = kTokens * kBlockBytes;
     static constexpr int kWeightStageBytes = kBlocks * kWeightBlockBytes;
     static constexpr int kTokenStageBytes = kBlocks * kTokenBlockBytes;
-    // What segments of K need, whose sums are weighed: scales of the rows, and sums of the tokens.
-    static constexpr bool kBiased = kTokens <= Format::kBiasedTokens;
-    static constexpr bool kScaled = (Format::kSegmented || kBiased) && Format::kScaleSteps > 0;
+    // Sums of segments of K are weighed, with scales that come with the stages.
+    static constexpr bool kScaled = Format::kSegmented || kTokens <= Format::kWeighedTokens;
     static constexpr int kScaleRows = kScaled ? kBlocks * kBlockSteps / std::max(Format::kScaleSteps, 1) : 0;
     static constexpr int kScaleRowBytes = kRows * Format::kScaleBytes;
     static constexpr int kStageSegments = std::max(kScaleRows, 1);
     // Lanes of a warp that free a stage: all where each has read from it for itself.
-    static constexpr int kFreeingLanes = kScaled || kBiased ? 32 : 1;
-    static constexpr int kSumBytes = kBiased ? kStageSegments * kTokens * 4 : 0;
-    static constexpr int kStageBytes =
-        kWeightStageBytes + kTokenStageBytes + kScaleRows * kScaleRowBytes + kSumBytes;
+    static constexpr int kFreeingLanes = kScaled ? 32 : 1;
+    static constexpr int kStageBytes = kWeightStageBytes + kTokenStageBytes + kScaleRows * kScaleRowBytes;
     static constexpr int kFixedBytes =
         1024 + 2 * 4 * (kMaxExperts + 1) + kMathWarpgroups * Format::kStagingBytes + 1024;
     static constexpr int kStages = (kMaxSharedBytes - kFixedBytes) / kStageBytes;
@@ -226,21 +221,12 @@ struct PassedClaims {
 };
 struct NoPassedClaims {};
 
-// What the bias of weights adds to the sums of each segment of a stage, negated.
-template <class Tile>
-struct TokenSums {
-    alignas(16) float sum[Tile::kStages][Tile::kStageSegments][Tile::kTokens];
-    cutlass::arch::ClusterBarrier full[Tile::kStages];
-};
-struct NoTokenSums {};
-
 template <class Tile>
 struct alignas(1024) SharedStorage {
     uint8_t weights[Tile::kStages][Tile::kWeightStageBytes];
     uint8_t tokens[Tile::kStages][Tile::kTokenStageBytes];
     alignas(16) uint8_t staging[kMathWarpgroups][std::max(Tile::Format::kStagingBytes, 16)];
     std::conditional_t<Tile::kScaled, StagedScales<Tile>, NoScales> scales;
-    std::conditional_t<Tile::kBiased, TokenSums<Tile>, NoTokenSums> token_sums;
     int row_offsets[Tile::kMaxExperts + 1];
     int tile_offsets[Tile::kMaxExperts + 1];
     WorkOf<Tile> tile[kTileSlots];
