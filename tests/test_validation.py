@@ -165,9 +165,9 @@ def scalar_cases(function: str) -> list[Case]:
         for value in (None, True, 2.0, "2", torch.tensor(2)):
             add(name, value, TypeError, "an int")
         add(name, -1, ValueError, "in [" if name != "intermediate_size" else "at least 1")
-    for value in (None, 1.0, False, 0):
-        error = ValueError if value == 0 and value is not False else TypeError
-        add("tune_max_num_tokens", value, error, "at least 1" if error is ValueError else "an int")
+    for value in (None, 1.0, False, 0, 2**31):
+        error = ValueError if value in (0, 2**31) and value is not False else TypeError
+        add("tune_max_num_tokens", value, error, "in [1, 2147483647]" if error is ValueError else "an int")
     for name in ("use_routing_scales_on_input", "do_finalize", "norm_topk_prob", "fast_accum"):
         for value in (None, 0, 1, "yes", torch.tensor(True)):
             add(name, value, TypeError, "a bool")

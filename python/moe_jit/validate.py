@@ -13,6 +13,7 @@ from .problem import MoEProblem
 
 MAX_EXPERTS = 2048
 MAX_TOP_K = 32
+MAX_SIZE = 2**31 - 1
 _E4M3 = (torch.float8_e4m3fn,)
 _BF16 = (torch.bfloat16,)
 _FP32 = (torch.float32,)
@@ -155,7 +156,7 @@ def _check_scalar_types(args: Arguments) -> None:
     checks.optional_boolean("enable_pdl", args.enable_pdl)
     checks.boolean("norm_topk_prob", args.norm_topk_prob)
     checks.boolean("fast_accum", args.fast_accum)
-    checks.integer("tune_max_num_tokens", args.tune_max_num_tokens, 1)
+    checks.integer("tune_max_num_tokens", args.tune_max_num_tokens, 1, MAX_SIZE)
 
 
 def _check_tensor_types(args: Arguments) -> None:
@@ -218,7 +219,7 @@ def _check_sizes(
         32 if shuffled and not activation.is_gated else 16,
         f"{why}, activation_type {activation.value} ({activation.name})",
     )
-    if num_tokens * args.top_k >= 2**31:
+    if num_tokens * args.top_k > MAX_SIZE:
         limit = f"below 2**31 with num_tokens {num_tokens} (hidden_states.shape[0]) and top_k {args.top_k}"
         checks.reject("num_tokens * top_k", limit, num_tokens * args.top_k)
 

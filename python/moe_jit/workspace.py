@@ -7,6 +7,7 @@ import torch
 from . import backends, checks, jit
 from .enums import ActivationType, RoutingMethodType
 from .problem import MoEProblem
+from .validate import MAX_EXPERTS, MAX_SIZE, MAX_TOP_K
 
 _INDEX_BYTES = 4  # of an entry of expanded_idx_to_permuted_idx
 _WEIGHT_BYTES = 2  # of an entry of expert_weights
@@ -41,11 +42,11 @@ def workspace_size(
     except (RuntimeError, TypeError, ValueError):
         checks.reject("device", "a torch.device, its name or None", repr(device))
     problem = MoEProblem(
-        num_tokens=checks.integer("num_tokens", num_tokens, 0),
-        hidden_size=checks.integer("hidden_size", hidden_size, 1),
-        intermediate_size=checks.integer("intermediate_size", intermediate_size, 1),
-        num_experts=checks.integer("num_experts", num_experts, 1),
-        top_k=checks.integer("top_k", top_k, 1, num_experts, "num_experts"),
+        num_tokens=checks.integer("num_tokens", num_tokens, 0, MAX_SIZE),
+        hidden_size=checks.integer("hidden_size", hidden_size, 1, MAX_SIZE),
+        intermediate_size=checks.integer("intermediate_size", intermediate_size, 1, MAX_SIZE),
+        num_experts=checks.integer("num_experts", num_experts, 1, MAX_EXPERTS),
+        top_k=checks.integer("top_k", top_k, 1, min(MAX_TOP_K, num_experts), "num_experts"),
         num_local_experts=checks.integer("local_num_experts", num_local, 1, num_experts, "num_experts"),
         do_finalize=checks.boolean("do_finalize", do_finalize),
         routing_method=RoutingMethodType.parse(routing_method_type),
