@@ -8,6 +8,7 @@
 #include "moe_jit/cuda/binding.h"
 #include "moe_jit/cuda/expert_lists.h"
 #include "moe_jit/cuda/integer_rows.h"
+#include "moe_jit/cuda/scratch.h"
 #include "moe_jit/ffi/weight_table.h"
 
 namespace moe_jit::cuda {
@@ -29,24 +30,6 @@ ListedTensors expert_list(const Tensors& tensors) {
     for (const auto& tensor : tensors) list.data[list.count++] = data<const char>(TensorView(tensor));
     return list;
 }
-
-// Scratch memory, carved in pieces of 16 bytes. With a null base it only counts.
-class Scratch {
-  public:
-    explicit Scratch(char* base) : base_(base) {}
-
-    template <class T>
-    T* take(int64_t count) {
-        T* piece = reinterpret_cast<T*>(base_ + bytes);
-        bytes += (count * static_cast<int64_t>(sizeof(T)) + 15) / 16 * 16;
-        return piece;
-    }
-
-    int64_t bytes = 0;
-
-  private:
-    char* base_;
-};
 
 struct Buffers {
     int32_t *row_offsets, *tile_offsets, *expert_ids, *counters;
@@ -82,7 +65,7 @@ class Operation {
 
   private:
     bool is_int4() const { return kind_ == ProductKind::kInt4; }
-    // 16-bit rows against int8 rows of K, see launch_order_pairs().
+    // 16-bit rows against quantised rows of K, see launch_order_pairs().
     bool is_reordered() const {
         const bool blocked = weight_.ndim() - !is_list() > 2;
         return kind_ == ProductKind::kAntiquant && !blocked && weight_.stride(weight_.ndim() - 1) != 1;
@@ -123,7 +106,7 @@ class Operation {
                   "the unpacking of x");
         } else if (is_reordered()) {
             check(launch_order_pairs(data<const void>(x_), rows(), k(), x_.stride(0) * element_bytes(x_),
-                                     b.prepared_x, device_.stream()),
+                                     weights_.is_int4() ? 4 : 8, b.prepared_x, device_.stream()),
                   "the ordering of x");
         }
         if (call_.offset.has_value()) {

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    order_pairs(const uint4* x, int64_t rows, int64_t pieces, int64_t pitch, uint4* out) {
+    order_neighbours(const uint4* x, int64_t rows, int64_t pieces, int64_t pitch, uint4* out) {
     let_dependents_start();
     wait_for_predecessors();
     const int64_t step = int64_t{gridDim.x} * kThreads;
@@ -32,6 +32,26 @@ __global__ void __launch_bounds__(kThreads)
         const uint4 a = piece[0], b = piece[1];
         out[2 * i] = make_uint4(a.x, a.z, b.x, b.z);
         out[2 * i + 1] = make_uint4(a.y, a.w, b.y, b.w);
+    }
+}
+
+// A thread for each 32 elements.
+__global__ void __launch_bounds__(kThreads)
+    order_distant_pairs(const uint4* x, int64_t rows, int64_t pieces, int64_t pitch, uint4* out) {
+    let_dependents_start();
+    wait_for_predecessors();
+    constexpr uint32_t kFirsts = 0x5410, kSeconds = 0x7632;  // of two pairs
+    const int64_t step = int64_t{gridDim.x} * kThreads;
+    for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < rows * pieces; i += step) {
+        const uint4* piece = x + i / pieces * pitch + i % pieces * 4;
+        const uint4 a = piece[0], b = piece[1], c = piece[2], d = piece[3];
+        const auto pairs = [](const uint4& v, int j) {
+            return __byte_perm(j < 2 ? v.x : v.y, j < 2 ? v.z : v.w, j % 2 == 0 ? kFirsts : kSeconds);
+        };
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            out[4 * i + j] = make_uint4(pairs(a, j), pairs(b, j), pairs(c, j), pairs(d, j));
+        }
     }
 }
 
@@ -56,10 +76,12 @@ unsigned blocks_for(int64_t items) {
 
 }  // namespace
 
-cudaError_t launch_order_pairs(const void* x, int64_t rows, int64_t k, int64_t pitch_bytes, void* out,
-                               cudaStream_t stream) {
-    return launch(order_pairs, dim3(blocks_for(rows * k / 16)), dim3(kThreads), 0, stream, true,
-                  static_cast<const uint4*>(x), rows, k / 16, pitch_bytes / 16, static_cast<uint4*>(out));
+cudaError_t launch_order_pairs(const void* x, int64_t rows, int64_t k, int64_t pitch_bytes, int weight_bits,
+                               void* out, cudaStream_t stream) {
+    const auto kernel = weight_bits == 4 ? order_distant_pairs : order_neighbours;
+    const int64_t pieces = k * weight_bits / 128;
+    return launch(kernel, dim3(blocks_for(rows * pieces)), dim3(kThreads), 0, stream, true,
+                  static_cast<const uint4*>(x), rows, pieces, pitch_bytes / 16, static_cast<uint4*>(out));
 }
 
 cudaError_t launch_unpack_int4(const uint32_t* x, int64_t rows, int64_t k, int64_t pitch_words, int8_t* out,

@@ -22,7 +22,7 @@ FORMATS = {
     ("f16-i8", "nd"): "PlainInt8<F16>::Single",
     ("bf16-i8", "nz"): "BlockedInt8<Bf16>::Single",
     ("bf16-i8", "transposed"): "RowsOfInt8<Bf16>::Single",
-    ("bf16-i4", "transposed"): None,
+    ("bf16-i4", "transposed"): "RowsOfInt4<Bf16>::Single",
     ("bf16-i4", "nd"): "PlainInt4<Bf16>::Single",
     ("i8i4-f16", "nd"): "Int8Int4<false>::ShiftedSingle",
     ("i8i4-bf16", "nz"): "Int8Int4<true>::ShiftedSingle",

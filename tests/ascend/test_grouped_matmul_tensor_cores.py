@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.ascend import Inputs
-from support.matmul import INT4, ROWS, Problem
+from support.matmul import BF16, F16, INT4, ROWS, Problem
 
 from moe_jit.ascend import cuda_plan, grouped_matmul
 
@@ -51,7 +51,7 @@ def check(problem: Problem, planned: list[cuda_plan.TensorCoreProduct | None]) -
 
 
 def takes(name: str, layout: str) -> bool:
-    return layout != "transposed" or ROWS[name].w != INT4
+    return layout != "transposed" or ROWS[name].w != INT4 or ROWS[name].x in (F16, BF16)
 
 
 @pytest.mark.parametrize("load", COUNTS)
@@ -59,7 +59,7 @@ def takes(name: str, layout: str) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_layouts_and_tiles(inputs: Inputs, planned: list, name: str, layout: str, load: str):
     if not takes(name, layout):
-        pytest.skip("not a layout of the tensor-core kernels")
+        pytest.skip("not a layout of these dtypes")
     problem = Problem(inputs, ROWS[name], COUNTS[load], 448, 448, tail=3, layout=layout)
     check(problem, planned)
 
@@ -82,7 +82,7 @@ def test_antiquant_parameters(
     inputs: Inputs, planned: list, name: str, k: int, k_groups: int, offset: bool, layout: str, load: str
 ):
     if not takes(name, layout):
-        pytest.skip("not a layout of the tensor-core kernels")
+        pytest.skip("not a layout of these dtypes")
     problem = Problem(
         inputs, ROWS[name], COUNTS[load], k, 448, layout=layout, offset=offset, k_groups=k_groups
     )
@@ -107,7 +107,7 @@ def test_lists_of_weights(
     inputs: Inputs, planned: list, name: str, k_groups: int, offset: bool, layout: str, load: str
 ):
     if not takes(name, layout):
-        pytest.skip("not a layout of the tensor-core kernels")
+        pytest.skip("not a layout of these dtypes")
     sizes = {"k": 512, "n": 448, "k_groups": k_groups, "offset": offset, "tail": 3}
     check(Problem(inputs, ROWS[name], COUNTS[load], layout=layout, stacked=False, **sizes), planned)
 

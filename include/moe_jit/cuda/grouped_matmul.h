@@ -41,9 +41,31 @@ struct ProductArgs {
     bool pdl;
 };
 
+// A [k, n] weight in pieces, one for each group.
+struct DepthSlices {
+    static constexpr int kMaxSlices = 128;
+    const char* data[kMaxSlices];
+    int32_t depth[kMaxSlices];  // elements of K
+    int count;
+};
+
+// Groups of K: y[g] = x[:, of g] * weight[of g, :], where memory holds x as [k, group_tokens] and y as
+// [num_groups * group_tokens, n]. The launch writes what is not const.
+struct DepthProductArgs : ProductArgs {
+    int group_tokens;
+    const int64_t* group_list;
+    int group_list_type;
+    const DepthSlices* slices;       // weights of their own for each group; nullptr: rows of `weight`
+    void *weight_maps, *token_maps;  // [num_groups] CUtensorMap
+    int32_t* depths;                 // [num_groups] elements of K
+    int32_t *row_ends, *tile_ends;   // row_offsets and tile_offsets
+};
+
 // Width of a token tile: a group has ceil(rows / width) of them.
 int product_tile_tokens();
 cudaError_t launch_product(const ProductArgs& args, cudaStream_t stream);
+
+cudaError_t launch_depth_product(const DepthProductArgs& args, cudaStream_t stream);
 
 // From a group list to the tiles of a product. Also zeroes what the product does not write: rows of no group.
 struct GroupScheduleArgs {

@@ -24,7 +24,7 @@ _STAGE_DEPTH = 256
 # Elements of k whose sums stay below 2**22, see format_int8_int4.cuh.
 _LONGEST_SEGMENT = {Kind.INT8_INT4: 256, Kind.INT4: 4096}
 _INT8_BLOCK = 128  # elements of k
-_K_ORDER = 16  # elements of k that launch_order_pairs() orders at a time
+_K_ORDER = 128  # bits of weights of a column whose k launch_order_pairs() orders at a time
 _GROUP_TIERS = (128, 1024)
 # Token tiles of include/moe_jit/cuda/gemm/tile.cuh.
 _TILES = (16, 64, 128, 160)
@@ -33,6 +33,7 @@ _TILES = (16, 64, 128, 160)
 _ALTERNATING_TILES = (16, 64, 128)
 _LONG_K = 4096
 _SHARED_TILES = (16, 64, 160)
+_DEPTH_TILES = (64, 128)  # slabs of 64 columns of x
 # Weights that are converted keep both math warpgroups on a tile, see Format::kTileWarpgroups; a tile of 32
 # has more of them in a stage than one of 64.
 _CONVERTED_TILES = (16, 32, 64, 160)
@@ -51,7 +52,10 @@ class TensorCoreProduct(NamedTuple):
 def module_for(r: Request, p: Parameters, target: str) -> ModuleSpec:
     """The fastest module that takes the call."""
     product = tensor_core_product(r, p)
-    return direct_module(r, target) if product is None else tensor_core_module(r, p, product, target)
+    if product is None:
+        return direct_module(r, target)
+    by_depth = r.group_type is GroupType.DEPTH
+    return depth_module(r, product, target) if by_depth else tensor_core_module(r, p, product, target)
 
 
 # ---- CUDA cores: any layout, alignment and group type
@@ -78,7 +82,6 @@ def _direct_product(r: Request) -> str:
 
 
 def tensor_core_module(r: Request, p: Parameters, product: TensorCoreProduct, target: str) -> ModuleSpec:
-    tier = next(tier for tier in _GROUP_TIERS if r.groups.num_groups <= tier)
     unit = Unit(
         "cuda/grouped_matmul.cu",
         (
@@ -86,7 +89,7 @@ def tensor_core_module(r: Request, p: Parameters, product: TensorCoreProduct, ta
             ("MOE_JIT_OUTPUT", product.output),
             ("MOE_JIT_POINTWISE", str(p.act_type)),
             ("MOE_JIT_TILE_TOKENS", str(tile_tokens(r, product.tiles))),
-            ("MOE_JIT_MAX_GROUPS", str(tier)),
+            ("MOE_JIT_MAX_GROUPS", str(_group_tier(r))),
         ),
     )
     others = ("group_schedule.cu", "integer_rows.cu", "expert_lists.cu", "grouped_matmul.cpp")
@@ -94,15 +97,32 @@ def tensor_core_module(r: Request, p: Parameters, product: TensorCoreProduct, ta
     return ModuleSpec(f"grouped_matmul_{target.replace('_', '')}", units, target)
 
 
+def depth_module(r: Request, product: TensorCoreProduct, target: str) -> ModuleSpec:
+    defines = (
+        ("MOE_JIT_FORMAT", product.format),
+        ("MOE_JIT_OUTPUT", product.output),
+        ("MOE_JIT_TILE_TOKENS", str(tile_tokens(r, product.tiles))),
+        ("MOE_JIT_MAX_GROUPS", str(_group_tier(r))),
+    )
+    units = (Unit("cuda/grouped_matmul_depth.cu", defines), Unit("cuda/grouped_matmul_depth.cpp"))
+    return ModuleSpec(f"grouped_matmul_depth_{target.replace('_', '')}", units, target)
+
+
+def _group_tier(r: Request) -> int:
+    return next(tier for tier in _GROUP_TIERS if r.groups.num_groups <= tier)
+
+
 def tile_tokens(r: Request, tiles: tuple[int, ...]) -> int:
     """The narrowest token tile that holds nearly every group's rows, so that weights are read once."""
-    mean = r.rows / r.groups.num_groups
+    mean = r.rows if r.group_type is GroupType.DEPTH else r.rows / r.groups.num_groups
     rows = min(mean + 3 * math.sqrt(mean), r.rows)
     return next((tile for tile in tiles if rows <= tile), tiles[-1])
 
 
 def tensor_core_product(r: Request, p: Parameters) -> TensorCoreProduct | None:
     """None where sizes, alignment, layout or group type need the other module."""
+    if r.group_type is GroupType.DEPTH:
+        return _depth(r)
     if r.group_type is not GroupType.ROWS or len(r.x) != 1 or not r.one_output:
         return None
     if not _x_is_aligned(r) or not _weight_is_aligned(r) or not _parameters_are_aligned(p):
@@ -161,23 +181,38 @@ def _float(r: Request, p: Parameters) -> TensorCoreProduct | None:
     return TensorCoreProduct(f"Float16Formats<{element}>::{layout}", f"FloatOutput<{element}>", tiles)
 
 
+def _depth(r: Request) -> TensorCoreProduct | None:
+    """Groups of k: rows of the transpose of x, and of the weight, are copied."""
+    x = r.x[0]
+    if not r.one_output or x.dtype == torch.float32 or x.stride(0) != 1 or x.shape[1] == 1:
+        return None
+    tensors = (x, *r.weight.tensors)
+    sizes = [size * x.element_size() for size in (x.stride(1), r.weight.n[0])]
+    if any(s % _ALIGNMENT for s in (*sizes, *[t.data_ptr() for t in tensors])):
+        return None
+    element = _ELEMENT[x.dtype]
+    return TensorCoreProduct(f"Float16GroupedDepth<{element}>", f"FloatOutput<{element}>", _DEPTH_TILES)
+
+
 def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     if p.antiquant_scale is None:
         return None
-    if r.weight.transposed and (r.weight.packed or r.weight.blocked or r.weight.k[0] % _K_ORDER):
+    bits = 4 if r.weight.packed else 8
+    if r.weight.transposed and (r.weight.blocked or r.weight.k[0] * bits % _K_ORDER):
         return None
     groups = k_groups(r, p.antiquant_scale[0])
     length = r.weight.k[0] // groups
     if groups > 1 and length not in _SHORT_GROUPS and length % _STAGE_DEPTH:
         return None
     element = _ELEMENT[r.x[0].dtype]
-    bits = "Int4" if r.weight.packed else "Int8"
     form = "Single" if groups == 1 else f"Groups{length}" if length in _SHORT_GROUPS else "Groups"
     form += "" if p.antiquant_offset is None else "Offset"
-    name = f"{'RowsOf' if r.weight.transposed else _layout(r)}{bits}<{element}>::{form}"
+    name = f"{'RowsOf' if r.weight.transposed else _layout(r)}Int{bits}<{element}>::{form}"
     output = "AntiquantOutput" if form == "Single" else "FloatOutput"
     # Parameters of eight groups in a stage leave no registers for a tile of 32.
     tiles = _SHARED_TILES if groups > 1 and length == _SHORT_GROUPS[0] else _CONVERTED_TILES
+    if r.weight.transposed and r.weight.packed and groups > 1 and p.antiquant_offset is not None:
+        tiles = _SEGMENT_TILES
     return TensorCoreProduct(name, f"{output}<{element}>", tiles)
 
 

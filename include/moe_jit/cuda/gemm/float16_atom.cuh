@@ -9,24 +9,25 @@
 
 namespace moe_jit::cuda::gemm {
 
-// Shared: weights [64, 16] in shared memory, of major mode kMajor; Registers: in registers.
+using cute::SM90::GMMA::Major;
+
+// Shared: weights [64, 16] in shared memory, of major mode kMajor, and tokens of kTokenMajor; Registers: in
+// registers.
 template <class Element, int kTokens>
 struct Float16Atom;
 
-#define MOE_JIT_FLOAT16_ATOM(N)                                                                              \
-    template <>                                                                                              \
-    struct Float16Atom<F16, N> {                                                                             \
-        template <cute::SM90::GMMA::Major kMajor>                                                            \
-        using Shared = cute::SM90::GMMA::MMA_64x##N##x16_F32F16F16_SS<kMajor, cute::SM90::GMMA::Major::K>;   \
-        using Registers = cute::SM90::GMMA::MMA_64x##N##x16_F32F16F16_RS<cute::SM90::GMMA::Major::K,         \
-                                                                         cute::SM90::GMMA::Major::K>;        \
-    };                                                                                                       \
-    template <>                                                                                              \
-    struct Float16Atom<Bf16, N> {                                                                            \
-        template <cute::SM90::GMMA::Major kMajor>                                                            \
-        using Shared = cute::SM90::GMMA::MMA_64x##N##x16_F32BF16BF16_SS<kMajor, cute::SM90::GMMA::Major::K>; \
-        using Registers = cute::SM90::GMMA::MMA_64x##N##x16_F32BF16BF16_RS<cute::SM90::GMMA::Major::K,       \
-                                                                           cute::SM90::GMMA::Major::K>;      \
+#define MOE_JIT_FLOAT16_ATOM(N)                                                                 \
+    template <>                                                                                 \
+    struct Float16Atom<F16, N> {                                                                \
+        template <Major kMajor, Major kTokenMajor>                                              \
+        using Shared = cute::SM90::GMMA::MMA_64x##N##x16_F32F16F16_SS<kMajor, kTokenMajor>;     \
+        using Registers = cute::SM90::GMMA::MMA_64x##N##x16_F32F16F16_RS<Major::K, Major::K>;   \
+    };                                                                                          \
+    template <>                                                                                 \
+    struct Float16Atom<Bf16, N> {                                                               \
+        template <Major kMajor, Major kTokenMajor>                                              \
+        using Shared = cute::SM90::GMMA::MMA_64x##N##x16_F32BF16BF16_SS<kMajor, kTokenMajor>;   \
+        using Registers = cute::SM90::GMMA::MMA_64x##N##x16_F32BF16BF16_RS<Major::K, Major::K>; \
     }
 MOE_JIT_FLOAT16_ATOM(8);
 MOE_JIT_FLOAT16_ATOM(16);
@@ -38,6 +39,8 @@ MOE_JIT_FLOAT16_ATOM(112);
 MOE_JIT_FLOAT16_ATOM(128);
 MOE_JIT_FLOAT16_ATOM(144);
 MOE_JIT_FLOAT16_ATOM(160);
+MOE_JIT_FLOAT16_ATOM(192);
+MOE_JIT_FLOAT16_ATOM(256);
 #undef MOE_JIT_FLOAT16_ATOM
 
 // Two elements in a register. Every operation rounds once: ".rn" forbids contraction.

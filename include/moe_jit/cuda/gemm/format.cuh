@@ -5,7 +5,9 @@
 //   kPromote       CUDA cores add the sums of every k-block
 //   kStagingBytes  shared memory that the epilogue needs for each math warpgroup
 //   kTokensInOrder  token rows are sorted by expert already, and are not gathered
+//   kGroupedDepth  groups divide K instead of token rows: each has tensor maps and a length of its own
 //   Weights        weight_tile.cuh: the weights of a k-block in shared memory
+//   Tokens         the same for tokens
 //   Params         further kernel parameters
 //   mma            d = or += weights * tokens^T; weights are a descriptor, or registers
 //   column         where accumulator rows belong (not FP8, whose epilogues know)
@@ -84,6 +86,7 @@ template <bool kPromote_>
 struct Fp8E4M3 {
     using Accum = float;
     using Weights = RowsOfK;
+    using Tokens = RowsOfK;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = kPromote_;
     static constexpr bool kSegmented = false;
@@ -94,6 +97,7 @@ struct Fp8E4M3 {
     static constexpr bool kOneEpilogue = !kPromote_;
     static constexpr int kStagingBytes = kMaxStagingBytes;
     static constexpr bool kTokensInOrder = false;
+    static constexpr bool kGroupedDepth = false;
     struct Params {};
 
     // d (64 x kTokens, one warpgroup) = a * b^T, or d += a * b^T when `accumulate`. kHeld >= kTokens / 2.

@@ -25,7 +25,8 @@ template <class Element, int kBits>
 struct Unpack;
 
 // A transposing matrix load gives a thread two k of 16 bits of neighbouring columns each: columns() are the
-// pairs of k. A plain one gives it four k of a column: depths() are the first two and the last two.
+// pairs of k. A plain one gives it four int8 of a column: depths() are the first two and the last two; or
+// eight int4: columns() are those of a distance of four.
 template <>
 struct Unpack<F16, 4> {
     __device__ __forceinline__ static void columns(uint32_t r, uint32_t (&out)[4]) {
@@ -141,20 +142,23 @@ struct AntiquantParams {
     int group_steps;  // MMA steps (16 of K) in a group
 };
 
-// int8 [e, n, k] rows in order of K, which a thread gets in another order than the MMA wants: tokens must
-// come in that order, see launch_order_pairs().
-struct AntiquantRowsOfK : KMajorRows<kBlockBytes / 2> {
+// [e, n, k] rows in order of K, which a thread gets in another order than the MMA wants: tokens must come in
+// that order, see launch_order_pairs(). Lines of up to 128 bytes: TMA is slow with those of 32.
+template <int kBits>
+struct AntiquantRowsOfK : KMajorRows<kBlockBytes * kBits / 16> {
     static constexpr bool kInRegisters = true;
-    static constexpr int kSwizzledChunks = kRowBytes / 16;
+    static constexpr int kMaxBoxBlocks = 16 / kBits;
 
-    // Offset in a block of the 16 bytes `chunk` of a row. Even multiples of 16 bytes flip bits.
+    // Offset of the 16 bytes `chunk` of a row, in lines of kLineBytes. Even multiples of 16 bytes flip bits.
+    template <int kLineBytes>
     __device__ __forceinline__ static int chunk_offset(int row, int chunk) {
-        return row * kRowBytes + (chunk ^ (row / 2 & (kSwizzledChunks - 1))) * 16;
+        constexpr int kChunks = kLineBytes / 16;
+        return row * kLineBytes + (chunk ^ (row / (8 / kChunks) & (kChunks - 1))) * 16;
     }
 };
 
-// [e, k, n] memory, plain or FRACTAL_NZ, or AntiquantRowsOfK. int4 is packed along n. kGroupSteps: the MMA
-// steps in a group of k, or a number that divides them and that a stage's steps divide; 0: a single group.
+// [e, k, n] memory, plain or FRACTAL_NZ, int4 packed along n; or AntiquantRowsOfK. kGroupSteps: the MMA steps
+// in a group of k, or a number that divides them and that a stage's steps divide; 0: a single group.
 template <class Element_, int kBits, class Weights_, int kGroupSteps, bool kOffset>
 struct Antiquantised : ProductFormat<float, 16> {
     using Element = Element_;
@@ -164,8 +168,8 @@ struct Antiquantised : ProductFormat<float, 16> {
     static constexpr int kTileWarpgroups = 2;
     // The weights themselves are multiplied, which are exact; AntiquantOutput scales their sums.
     static constexpr bool kScaledSums = kGroupSteps == 0 && !kOffset;
-    // Columns in the 16 bits of n that a thread gets of each k, and units that they belong to.
-    static constexpr int kHeld = 16 / kBits;
+    // Neighbouring columns that a thread gets by one load, and units that they belong to.
+    static constexpr int kHeld = kSlabs ? 16 / kBits : 2;
     static constexpr int kSharedUnits = kHeld / 2;
     static constexpr int kWeighedTokens = kBits == 4 && kGroupSteps >= 8 && !kOffset ? 32 : 0;
     static constexpr int kScaleSteps = std::min(kGroupSteps, 8);
@@ -207,6 +211,15 @@ struct Antiquantised : ProductFormat<float, 16> {
         static constexpr int kStageGroups =
             kGroupSteps == 0 ? 1 : std::max(1, kStageSteps / std::max(kGroupSteps, 1));
         static_assert(kUnits % kSharedUnits == 0, "columns of one word belong to several units");
+        // Pairs of k in a word of weights, and steps that a word serves.
+        static constexpr int kPairs = 16 / kBits;
+        static constexpr int kWordSteps = kSlabs ? 1 : kPairs / 2;
+        // Matrices loaded at a time, and steps that they serve: the widest tiles have few registers.
+        static constexpr int kMatrices = kStageSteps == kBlockSteps && kWordSteps > 1 ? 2 : 4;
+        static constexpr int kMatrixSteps = kMatrices / 2 * kWordSteps;
+        // Of rows of K.
+        static constexpr int kLineSteps = std::min(kStageSteps, kBlockSteps* Weights::kMaxBoxBlocks);
+        static constexpr int kLineBytes = kLineSteps / kBlockSteps * Weights::kRowBytes;
 
       public:
         __device__ __forceinline__ Loader(const Params& params, const TileInfo& info, int first_column,
@@ -218,8 +231,8 @@ struct Antiquantised : ProductFormat<float, 16> {
             for (int i = 0; i < kChunks; ++i) {
                 position_[i] = first_chunk(tile_column, 4 * i + warp, lane);
                 const int column = first_column + Base::column(warp, i * kSharedUnits, lane / 4, 0);
-                at_[i] = static_cast<int64_t>(info.expert) * params.groups * params.columns +
-                         (column < params.columns ? column : 0);
+                at_[i] = static_cast<uint32_t>(info.expert) * params.groups * (params.columns / kHeld) +
+                         (column < params.columns ? column / kHeld : 0);
             }
             if constexpr (!kUnscaled) fetch();
             if constexpr (kGroupSteps == 0 && !kUnscaled) {
@@ -239,25 +252,21 @@ struct Antiquantised : ProductFormat<float, 16> {
             }
 #pragma unroll
             for (int i = 0; i < kChunks; ++i) {
-                // Four matrices serve two steps.
-                uint32_t (&m)[4] = matrices_[i];
-                if (step % 2 == 0) load_matrices(block, step % kBlockSteps, position_[i], m);
+                uint32_t (&m)[kMatrices] = matrices_[i];
+                if (step % kMatrixSteps == 0) load_matrices(block, step, position_[i], m);
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    uint32_t pairs[kHeld];
-                    if constexpr (kSmall != 1.f) {
-                        Unpack<Element, kBits>::small_columns(m[step % 2 * 2 + half], pairs);
-                    } else if constexpr (kSlabs) {
-                        Unpack<Element, kBits>::columns(m[step % 2 * 2 + half], pairs);
-                    } else {
-                        Unpack<Element, kBits>::depths(m[step % 2 * 2 + half], pairs);
-                    }
+                    uint32_t pairs[kPairs];
+                    unpack(m[step % kMatrixSteps / kWordSteps * 2 + half], pairs);
+                    if constexpr (kSlabs) {
 #pragma unroll
-                    for (int c = 0; c < kHeld; ++c) {
-                        if constexpr (kSlabs) {
+                        for (int c = 0; c < kHeld; ++c) {
                             a[i * kSharedUnits + c / 2][half * 2 + c % 2] = scaled(pairs[c], i, c);
-                        } else {
-                            a[i][c * 2 + half] = scaled(pairs[c], i, half);
+                        }
+                    } else {
+#pragma unroll
+                        for (int c = 0; c < 2; ++c) {
+                            a[i][c * 2 + half] = scaled(pairs[step % kWordSteps * 2 + c], i, half);
                         }
                     }
                 }
@@ -303,25 +312,29 @@ struct Antiquantised : ProductFormat<float, 16> {
       private:
         using Base = Antiquantised;
 
-        // Where in a block lane `lane` finds its row of the matrices of the first two steps: 32 of K by 16
-        // bytes of n, or 16 rows of n by 32 of K.
+        // Where in a block lane `lane` finds its row of the first four matrices: 32 of K by 16 bytes of n, or
+        // 16 rows of n by 32 bytes of K.
         __device__ __forceinline__ static int first_chunk(int tile_column, int slab_chunk, int lane) {
             if constexpr (kSlabs) {
                 return Weights::chunk_offset(tile_column / (8 * kHeld) + slab_chunk, lane);
             } else {
-                return Weights::chunk_offset(tile_column + 16 * slab_chunk + lane % 16, lane / 16);
+                const int row = tile_column + 16 * slab_chunk + lane % 16;
+                return Weights::template chunk_offset<kLineBytes>(row, kMatrices == 2 ? 0 : lane / 16);
             }
         }
 
         __device__ __forceinline__ static void load_matrices(const uint8_t* block, int step, int position,
-                                                             uint32_t (&m)[4]) {
+                                                             uint32_t (&m)[kMatrices]) {
             using cute::uint128_t;
             if constexpr (kSlabs) {
-                const auto* rows = block + position + step * 16 * Weights::kSlabBytes;
+                const auto* rows = block + position + step % kBlockSteps * 16 * Weights::kSlabBytes;
                 cute::SM75_U16x8_LDSM_T::copy(*reinterpret_cast<const uint128_t*>(rows), m[0], m[1], m[2],
                                               m[3]);
+            } else if constexpr (kMatrices == 2) {
+                const auto* rows = block + (position ^ step % kLineSteps / kMatrixSteps * 16);
+                cute::SM75_U32x2_LDSM_N::copy(*reinterpret_cast<const uint128_t*>(rows), m[0], m[1]);
             } else {
-                const auto* rows = block + (position ^ step * 16);
+                const auto* rows = block + (position ^ step % kLineSteps / kMatrixSteps * 32);
                 cute::SM75_U32x4_LDSM_N::copy(*reinterpret_cast<const uint128_t*>(rows), m[0], m[1], m[2],
                                               m[3]);
             }
@@ -332,18 +345,28 @@ struct Antiquantised : ProductFormat<float, 16> {
             return std::is_same_v<Element, Bf16> ? bits_float(uint32_t{bits} << 16) : half_to_float(bits);
         }
 
+        __device__ __forceinline__ static void unpack(uint32_t word, uint32_t (&pairs)[kPairs]) {
+            if constexpr (kSmall != 1.f) {
+                Unpack<Element, kBits>::small_columns(word, pairs);
+            } else if constexpr (kSlabs || kBits == 4) {
+                Unpack<Element, kBits>::columns(word, pairs);
+            } else {
+                Unpack<Element, kBits>::depths(word, pairs);
+            }
+        }
+
         static constexpr int kWords = kHeld / 2;
         // The parameters of a thread's neighbouring columns, packed.
         struct alignas(4 * kWords) Words {
             uint32_t word[kWords];
         };
 
-        __device__ __forceinline__ static Words read(const uint16_t* data, int64_t at) {
+        __device__ __forceinline__ static Words read(const uint16_t* data, uint32_t at) {
             if constexpr (kWords == 2) {
-                const uint2 two = __ldg(reinterpret_cast<const uint2*>(data + at));
+                const uint2 two = __ldg(reinterpret_cast<const uint2*>(data) + at);
                 return {two.x, two.y};
             } else {
-                return {__ldg(reinterpret_cast<const uint32_t*>(data + at))};
+                return {__ldg(reinterpret_cast<const uint32_t*>(data) + at)};
             }
         }
 
@@ -351,8 +374,7 @@ struct Antiquantised : ProductFormat<float, 16> {
         __device__ __forceinline__ void fetch() {
 #pragma unroll
             for (int g = 0; g < kStageGroups; ++g) {
-                const int64_t row =
-                    static_cast<int64_t>(min(group_ + g, params_.groups - 1)) * params_.columns;
+                const uint32_t row = min(group_ + g, params_.groups - 1) * (params_.columns / kHeld);
 #pragma unroll
                 for (int i = 0; i < kChunks; ++i) {
                     next_scale_[g][i] = read(params_.scale, at_[i] + row);
@@ -410,13 +432,13 @@ struct Antiquantised : ProductFormat<float, 16> {
         int column_;
         float sum_scale_[kChunks * kHeld];
         int position_[kChunks];
-        int64_t at_[kChunks];
-        int group_ = 0;  // of the next stage's first step
-        int steps_ = 0;  // of that group in stages before
+        uint32_t at_[kChunks];  // in Words: 2^32 of them are more than fit a GPU's memory with their weights
+        int group_ = 0;         // of the next stage's first step
+        int steps_ = 0;         // of that group in stages before
         Words next_scale_[kStageGroups][kChunks], stage_scale_[kStageGroups][kChunks];
         Words next_offset_[kStageGroups][kChunks], stage_offset_[kStageGroups][kChunks];
         uint32_t scale_[kChunks][kHeld], offset_[kChunks][kHeld];
-        uint32_t matrices_[kChunks][4];
+        uint32_t matrices_[kChunks][kMatrices];
     };
 };
 
@@ -446,7 +468,9 @@ using PlainInt8 = AntiquantFormats<Element, 8, PlainSlabs<8>>;
 template <class Element>
 using BlockedInt8 = AntiquantFormats<Element, 8, BlockedSlabs<8>>;
 template <class Element>
-using RowsOfInt8 = AntiquantFormats<Element, 8, AntiquantRowsOfK>;
+using RowsOfInt8 = AntiquantFormats<Element, 8, AntiquantRowsOfK<8>>;
+template <class Element>
+using RowsOfInt4 = AntiquantFormats<Element, 4, AntiquantRowsOfK<4>>;
 template <class Element>
 using PlainInt4 = AntiquantFormats<Element, 4, PlainSlabs<4>>;
 template <class Element>

@@ -26,16 +26,19 @@ struct Float16SlabsOfN : SlabsOfN<16, 64, kBlocked ? 32 : 128, kBlocked> {
     }
 };
 
-template <class Element_, class Weights_, cute::SM90::GMMA::Major kMajor>
+template <class Element_, class Weights_, class Tokens_ = RowsOfK>
 struct Float16 : ProductFormat<float, 16> {
     using Element = Element_;
     using Weights = Weights_;
-    static constexpr bool kPairedColumns = kMajor == cute::SM90::GMMA::Major::K;
+    using Tokens = Tokens_;
+    static constexpr bool kPairedColumns = !Weights::kSlabs;
 
     template <int kTokens>
     __device__ __forceinline__ static void mma(uint64_t a, uint64_t b, Accum (&d)[kTokens / 2],
                                                bool accumulate) {
-        using Atom = typename Float16Atom<Element, kTokens>::template Shared<kMajor>;
+        constexpr Major kMajor = Weights::kSlabs ? Major::MN : Major::K;
+        constexpr Major kTokenMajor = Tokens::kSlabs ? Major::MN : Major::K;
+        using Atom = typename Float16Atom<Element, kTokens>::template Shared<kMajor, kTokenMajor>;
         detail::fma<Atom>(a, b, d, detail::scale_out(accumulate), std::make_index_sequence<kTokens / 2>{});
     }
 
@@ -47,9 +50,28 @@ struct Float16 : ProductFormat<float, 16> {
 // RowsOfK: [e, n, k] memory; Plain and Blocked: [e, k, n].
 template <class Element>
 struct Float16Formats {
-    using RowsOfK = Float16<Element, gemm::RowsOfK, cute::SM90::GMMA::Major::K>;
-    using Plain = Float16<Element, Float16SlabsOfN<false>, cute::SM90::GMMA::Major::MN>;
-    using Blocked = Float16<Element, Float16SlabsOfN<true>, cute::SM90::GMMA::Major::MN>;
+    using RowsOfK = Float16<Element, gemm::RowsOfK>;
+    using Plain = Float16<Element, Float16SlabsOfN<false>>;
+    using Blocked = Float16<Element, Float16SlabsOfN<true>>;
+};
+
+// Groups of K: [k, tokens] and [k, n] memory. Maps are those of a group, whose K begins with them and ends.
+struct GroupedDepthParams {
+    const CUtensorMap* weight_maps;  // [groups]
+    const CUtensorMap* token_maps;   // [groups]
+    const int32_t* depths;           // [groups] elements of K
+    int group_tokens;
+};
+
+template <class Element>
+struct Float16GroupedDepth : Float16<Element, Float16SlabsOfN<false>, Float16SlabsOfN<false>> {
+    static constexpr bool kGroupedDepth = true;
+    static constexpr int kDepth = Float16SlabsOfN<false>::kDepth;
+    using Params = GroupedDepthParams;
+    static Params params(const DepthProductArgs& args) {
+        return {static_cast<const CUtensorMap*>(args.weight_maps),
+                static_cast<const CUtensorMap*>(args.token_maps), args.depths, args.group_tokens};
+    }
 };
 
 }  // namespace moe_jit::cuda::gemm

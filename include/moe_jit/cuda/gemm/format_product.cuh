@@ -9,6 +9,7 @@ namespace moe_jit::cuda::gemm {
 template <class Accum_, int kTokenBits_>
 struct ProductFormat {
     using Accum = Accum_;
+    using Tokens = RowsOfK;
     static constexpr int kTokenBits = kTokenBits_;
     static constexpr int kMmaBytes = 32;
     static constexpr bool kPromote = false;
@@ -20,6 +21,7 @@ struct ProductFormat {
     static constexpr bool kOneEpilogue = false;
     static constexpr int kStagingBytes = 0;
     static constexpr bool kTokensInOrder = true;
+    static constexpr bool kGroupedDepth = false;
     // A thread's accumulator rows r and r + 8 are neighbouring columns.
     static constexpr bool kPairedColumns = true;
     struct Params {};

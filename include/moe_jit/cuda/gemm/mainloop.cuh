@@ -48,8 +48,9 @@ struct Mainloop {
                                                     Accum (&d)[kAccums], bool accumulate) {
         const uint64_t weights = Format::Weights::operand(
             storage.weights[slot] + block * Tile::kWeightBlockBytes, unit, k * Format::kMmaBytes);
-        const uint64_t tokens = operand_descriptor(storage.tokens[slot] + block * Tile::kTokenBlockBytes);
-        Format::template mma<kTokens>(weights, tokens + k * (Format::kMmaBytes >> 4), d, accumulate);
+        const uint64_t tokens = Format::Tokens::operand(storage.tokens[slot] + block * Tile::kTokenBlockBytes,
+                                                        0, k * Format::kMmaBytes);
+        Format::template mma<kTokens>(weights, tokens, d, accumulate);
     }
 
     // Issues and commits the MMAs of one k-block and kCount units.
@@ -216,7 +217,7 @@ struct Mainloop {
         }
         cute::warpgroup_wait<0>();
         fence(acc);
-        release(storage, previous);
+        if (!Format::kGroupedDepth || stages > 0) release(storage, previous);
     }
 
     // Weights in registers: those of one item, kItemSteps steps of all units, are loaded while the MMAs of
@@ -244,7 +245,7 @@ struct Mainloop {
 #pragma unroll
         for (int i = 0; i < kItemSteps; ++i) {
             const int step = item * kItemSteps + i;
-            loader.load(storage.weights[slot] + step / kSteps * Tile::kWeightBlockBytes, step, fragments[i]);
+            loader.load(storage.weights[slot] + step / kSteps * Tile::kBlockStep, step, fragments[i]);
         }
     }
 

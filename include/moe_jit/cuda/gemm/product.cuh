@@ -26,11 +26,24 @@ struct Product {
             constexpr int kWeightBits = Weights::kRowBytes * Format::kTokenBits / kBlockBytes;
             const WeightMatrix matrix{a.weight,         a.expert_places, a.n, a.k * kWeightBits / 8,
                                       RowOrder::kPairs, a.expert_bytes};
-            return encode_weight_map(map, matrix, Tile::kBoxRows, Weights::kRowBytes);
+            return encode_weight_map(map, matrix, Tile::kBoxRows, Tile::kBoxBlocks * Weights::kRowBytes);
         }
     }
 
-    static cudaError_t fill(Params& params, const ProductArgs& a) {
+    template <class Args>
+    static cudaError_t encode_tokens(CUtensorMap* map, const Args& a) {
+        if constexpr (Format::kGroupedDepth) {
+            using Tokens = typename Format::Tokens;
+            return encode_column_map(map, a.x, a.k, a.group_tokens * int64_t{Tokens::kBits / 8}, a.x_pitch,
+                                     Tokens::kSlabBytes, Tokens::kDepth);
+        } else {
+            return encode_token_map(map, a.x, a.rows, a.k * Format::kTokenBits / 8, a.x_pitch,
+                                    Tile::kTokenBoxRows);
+        }
+    }
+
+    template <class Args>
+    static cudaError_t fill(Params& params, const Args& a) {
         if (const cudaError_t error = encode_weights(&params.weights[0], a); error != cudaSuccess) {
             return error;
         }
@@ -42,13 +55,7 @@ struct Product {
         phase.token_pitch = static_cast<int>(a.x_pitch);
         phase.tokens = static_cast<const uint8_t*>(a.x);
         phase.weight_at = a.weight_at;
-        if constexpr (Tile::kTokensByTma) {
-            if (const cudaError_t error = encode_token_map(&params.tokens[0], a.x, a.rows, phase.k_bytes,
-                                                           a.x_pitch, Tile::kTokenBoxRows);
-                error != cudaSuccess) {
-                return error;
-            }
-        }
+        if (const cudaError_t error = encode_tokens(&params.tokens[0], a); error != cudaSuccess) return error;
         params.schedule = {};
         params.schedule.row_offsets = a.row_offsets;
         params.schedule.tile_offsets = a.tile_offsets;

@@ -230,8 +230,18 @@ __device__ __forceinline__ WorkOf<Tile> decode_tile(const SharedStorage<Tile>& s
     // A pair that has one row tile left: its other CTA computes a tile without tokens.
     if (Tile::kCtas > 1 && info.row_tile >= params.phase[info.phase].row_tiles) info.tokens = 0;
     if constexpr (Tile::kFewTokens) split_k<Tile>(params.phase[info.phase], info);
+    if constexpr (Tile::Format::kGroupedDepth) {
+        constexpr int kStageDepth = Tile::kBlocks * Tile::Format::kDepth;
+        info.stages = (params.format.depths[info.expert] + kStageDepth - 1) / kStageDepth;
+    }
     if (params.schedule.expert_ids) info.expert = params.schedule.expert_ids[info.expert];
     return info;
+}
+
+// A map that a kernel before has written, made visible to this thread's TMA copies.
+__device__ __forceinline__ const CUtensorMap* acquired(const CUtensorMap* map) {
+    asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(map) : "memory");
+    return map;
 }
 
 // Number of signals that complete a token tile of `phase`.

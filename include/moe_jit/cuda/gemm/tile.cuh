@@ -50,7 +50,9 @@ struct Tile {
     static constexpr int kTurns = kMathWarpgroups / kTileWarpgroups;
     static constexpr int kRows = kUnitRows * kUnits * kTileWarpgroups;
     static constexpr int kBoxRows = std::min(kRows, Format::Weights::kMaxBoxRows);
-    static constexpr int kBoxBytes = kBoxRows * Format::Weights::kRowBytes;
+    // k-blocks of a box: one, or those of a stage, which then lie side by side in every row.
+    static constexpr int kBoxBlocks = std::min(kBlocks, Format::Weights::kMaxBoxBlocks);
+    static constexpr int kBoxBytes = kBoxRows * kBoxBlocks * Format::Weights::kRowBytes;
     static constexpr int kBoxes = kRows / kBoxRows;
     static constexpr int kTokens = std::max({Widths_...});
     static constexpr bool kFewTokens = false;
@@ -63,6 +65,8 @@ struct Tile {
     static constexpr int kTokenBoxRows = !kTokensInOrder ? 1 : kTokens <= 16 ? 8 : kTokens <= 64 ? 16 : 32;
 
     static constexpr int kWeightBlockBytes = kRows * Format::Weights::kRowBytes;
+    // From the weights of a k-block to those of the next one.
+    static constexpr int kBlockStep = kBoxBlocks == 1 ? kWeightBlockBytes : 0;
     static constexpr int kTokenBlockBytes = kTokens * kBlockBytes;
     static constexpr int kWeightStageBytes = kBlocks * kWeightBlockBytes;
     static constexpr int kTokenStageBytes = kBlocks * kTokenBlockBytes;
@@ -81,6 +85,7 @@ struct Tile {
     static_assert(((Widths_ % 8 == 0) && ...), "wgmma's N is a multiple of 8");
     static_assert(kTokens % kTokenBoxRows == 0, "whole boxes of token rows");
     static_assert(kRows % kBoxRows == 0, "boxes cover a tile");
+    static_assert(kBoxBlocks == 1 || kBoxBlocks == kBlocks, "boxes of one k-block, or of all");
     static_assert(kStages >= 3, "ring depth");
 };
 
@@ -197,7 +202,7 @@ struct TilePart : TileInfo {
 };
 
 template <class Tile>
-using WorkOf = std::conditional_t<Tile::kFewTokens, TilePart, TileInfo>;
+using WorkOf = std::conditional_t<Tile::kFewTokens || Tile::Format::kGroupedDepth, TilePart, TileInfo>;
 
 struct ExpertList {
     ListedRow expert[kListedRows];  // first rows only

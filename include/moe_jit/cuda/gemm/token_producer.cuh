@@ -204,9 +204,48 @@ struct TmaRows {
     }
 };
 
+// Columns of [k, tokens] memory: slabs of as many tokens as 128 bytes hold.
+template <class Tile, class Params>
+struct TmaColumns {
+    using Storage = SharedStorage<Tile>;
+    using Ring = StageRing<Tile>;
+    using Slabs = typename Tile::Format::Tokens;
+    static constexpr int kWarps = 1;
+    static constexpr int kArrivals = 1;
+    static constexpr int kSlabBytes = Slabs::kDepth * Slabs::kSlabBytes;
+    static_assert(Tile::kTokens % Slabs::kSlabRows == 0, "whole slabs of tokens");
+
+    __device__ static void gather(Storage& storage, const Params& params, const TilePart& info, int lane,
+                                  Ring& ring) {
+        if (lane > 0) return ring.advance(info.stages);
+        const CUtensorMap* map = acquired(params.format.token_maps + info.expert);
+        const int first_token = info.token_begin - info.expert * params.format.group_tokens;
+        const int slabs = (info.tokens + Slabs::kSlabRows - 1) / Slabs::kSlabRows;
+        for (int s = 0; s < info.stages; ++s, ring.advance()) {
+            auto& full = storage.full[ring.slot];
+            storage.empty[ring.slot].wait(ring.phase ^ 1);
+            full.arrive_and_expect_tx(slabs * Tile::kBlocks * kSlabBytes);
+#pragma unroll
+            for (int b = 0; b < Tile::kBlocks; ++b) {
+                for (int slab = 0; slab < slabs; ++slab) {
+                    cute::SM90_TMA_LOAD_2D::copy(
+                        map, reinterpret_cast<uint64_t*>(&full),
+                        static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST),
+                        storage.tokens[ring.slot] + b * Tile::kTokenBlockBytes + slab * kSlabBytes,
+                        2 * first_token + slab * Slabs::kSlabBytes, (s * Tile::kBlocks + b) * Slabs::kDepth);
+                }
+            }
+        }
+    }
+};
+
+template <class Tile, class Params>
+using OrderedRows =
+    std::conditional_t<Tile::Format::kGroupedDepth, TmaColumns<Tile, Params>, TmaRows<Tile, Params>>;
+
 template <class Tile, class Params>
 using Gather = std::conditional_t<
-    Tile::kTokensInOrder, TmaRows<Tile, Params>,
+    Tile::kTokensInOrder, OrderedRows<Tile, Params>,
     std::conditional_t<Tile::kTokensByTma, TmaGather<Tile, Params>, CopyGather<Tile, Params>>>;
 
 template <class Tile, class Params>

@@ -123,6 +123,15 @@ inline cudaError_t encode_slab_map(CUtensorMap* map, const SlabMatrix& w, int sl
     return encode_map(map, w.data, 5, dim, stride, box);
 }
 
+// Boxes of `depth` rows of [k, columns] memory, box_bytes of each.
+inline cudaError_t encode_column_map(CUtensorMap* map, const void* data, int64_t k, int64_t column_bytes,
+                                     int64_t pitch, int box_bytes, int depth) {
+    const cuuint64_t dim[2] = {static_cast<cuuint64_t>(column_bytes), static_cast<cuuint64_t>(k)};
+    const cuuint64_t stride[1] = {static_cast<cuuint64_t>(pitch)};
+    const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_bytes), static_cast<cuuint32_t>(depth)};
+    return encode_map(map, data, 2, dim, stride, box);
+}
+
 // Boxes of `box_rows` neighbouring token rows, 128 bytes of each.
 inline cudaError_t encode_token_map(CUtensorMap* map, const void* data, int64_t rows, int64_t k_bytes,
                                     int64_t pitch, int box_rows) {

@@ -28,7 +28,7 @@ struct WeightProducer {
         info.expert = id / phase.row_tiles;
         info.row_tile = id % phase.row_tiles;
         const int blocks = min(params.prefetched_stages, num_stages<Tile>(phase)) * Tile::kBlocks;
-        for (int block = 0; block < blocks; ++block) {
+        for (int block = 0; block < blocks; block += Tile::kBoxBlocks) {
             for (int box = 0; box < Tile::kBoxes; ++box) {
                 const auto [at] = Weights::template box_origin<Tile>(phase, info, box, block);
                 cute::SM90_TMA_LOAD_5D::PREFETCH::copy(&params.weights[0], at[0], at[1], at[2], at[3], at[4]);
@@ -38,11 +38,10 @@ struct WeightProducer {
 
     template <bool kForPair = false>
     __device__ __forceinline__ static void load_box(Storage& storage, const Params& params,
-                                                    const TileInfo& info, int slot, int box, int stage,
-                                                    int block, uint64_t hint) {
+                                                    const CUtensorMap* map, const TileInfo& info, int slot,
+                                                    int box, int stage, int block, uint64_t hint) {
         const int k_block = stage * Tile::kBlocks + block;
         const auto [at] = Weights::template box_origin<Tile>(params.phase[info.phase], info, box, k_block);
-        const CUtensorMap* map = &params.weights[info.phase];
         auto* barrier = reinterpret_cast<uint64_t*>(&storage.full[slot]);
         void* target = storage.weights[slot] + block * Tile::kWeightBlockBytes + box * Tile::kBoxBytes;
         if constexpr (kForPair) {
@@ -55,16 +54,17 @@ struct WeightProducer {
     }
 
     __device__ __forceinline__ static void load_block(Storage& storage, const Params& params,
-                                                      const TileInfo& info, int slot, int stage, int block,
-                                                      uint64_t hint) {
+                                                      const CUtensorMap* map, const TileInfo& info, int slot,
+                                                      int stage, int block, uint64_t hint) {
         if constexpr (Tile::kCtas > 1) {
             if (info.weight_readers == kPair) {
-                return load_box<true>(storage, params, info, slot, cluster_rank<Tile>(), stage, block, hint);
+                return load_box<true>(storage, params, map, info, slot, cluster_rank<Tile>(), stage, block,
+                                      hint);
             }
         }
 #pragma unroll
         for (int box = 0; box < Tile::kBoxes; ++box) {
-            load_box(storage, params, info, slot, box, stage, block, hint);
+            load_box(storage, params, map, info, slot, box, stage, block, hint);
         }
     }
 
@@ -96,12 +96,19 @@ struct WeightProducer {
         const PhaseParams& phase = params.phase[info.phase];
         const int stages = num_stages<Tile>(phase, info);
         TileInfo source = info;
-        if (Tile::kTokensInOrder && phase.weight_at) source.expert = phase.weight_at[info.expert];
+        const CUtensorMap* map = &params.weights[info.phase];
+        if constexpr (Tile::Format::kGroupedDepth) {
+            map = acquired(params.format.weight_maps + info.expert);
+            source.expert = 0;
+        } else if (Tile::kTokensInOrder && phase.weight_at) {
+            source.expert = phase.weight_at[info.expert];
+        }
         int scale_bytes = 0;
         if constexpr (Tile::kScaled) {
             const int rows = min(params.format.columns - info.row_tile * Tile::kRows, Tile::kRows);
             scale_bytes = rows * Tile::Format::kScaleBytes;
         }
+        if (Tile::Format::kGroupedDepth && stages == 0) next_claim = claim_tile(params.schedule);
         const int claiming_stage = max(stages - params.schedule.claimed_ahead, 0);
         for (int s = 0; s < stages; ++s, ring.advance()) {
             storage.empty[ring.slot].wait(ring.phase ^ 1);
@@ -109,8 +116,8 @@ struct WeightProducer {
             storage.full[ring.slot].arrive_and_expect_tx(Tile::kWeightStageBytes +
                                                          Tile::kScaleRows * scale_bytes);
 #pragma unroll
-            for (int block = 0; block < Tile::kBlocks; ++block) {
-                load_block(storage, params, source, ring.slot, first_stage(info) + s, block, hint);
+            for (int block = 0; block < Tile::kBlocks; block += Tile::kBoxBlocks) {
+                load_block(storage, params, map, source, ring.slot, first_stage(info) + s, block, hint);
             }
             if constexpr (Tile::kScaled) {
                 load_scales(storage, params, info, ring.slot, first_stage(info) + s, scale_bytes);

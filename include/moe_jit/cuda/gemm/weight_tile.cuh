@@ -30,6 +30,7 @@ struct KMajorRows {
     static constexpr bool kInRegisters = false;
     static constexpr int kRowBytes = kRowBytes_;
     static constexpr int kMaxBoxRows = 128;
+    static constexpr int kMaxBoxBlocks = 1;
     static constexpr bool kSlabs = false;
 
     // A unit's rows, from byte k of a k-block on.
@@ -63,6 +64,7 @@ struct SlabsOfN {
     static constexpr int kRowBytes = kDepth * kBits / 8;
     static constexpr int kSlabRows = kSlabBytes * 8 / kBits;
     static constexpr int kMaxBoxRows = kBlocked ? 128 : kSlabRows;
+    static constexpr int kMaxBoxBlocks = 1;
     static constexpr bool kSlabs = true;
     static_assert(kLineBytes == 32 || kLineBytes == 64 || kLineBytes == 128, "widths of swizzles");
     static_assert(kBlocked || kLineBytes == kSlabBytes, "memory has gaps between slabs");
