@@ -21,6 +21,7 @@ from typing import Annotated
 
 import torch
 import typer
+from int_depth import DepthProduct
 from int_finalize import FinalizedProduct
 from int_products import PRODUCTS
 from int_workloads import Contender, DynamicRows, Roofs, SwigluRows, Workload, measure_roofs
@@ -34,7 +35,8 @@ SHAPES = ((32, 7168, 4096), (32, 2048, 7168))
 ROWS = "1,4,16,64,128,512"
 SWIGLU_ROWS = (16, 256, 4096, 16384)
 SWIGLU_WIDTHS = (4096, 3072, 1536)
-FAMILIES = (*(p.family for p in PRODUCTS), "finalize_routing", "dequant_swiglu_quant", "dynamic_quant")
+GROUPED = (*PRODUCTS, DepthProduct, FinalizedProduct)
+FAMILIES = (*(p.family for p in GROUPED), "dequant_swiglu_quant", "dynamic_quant")
 MAX_PROBLEM_LENGTH = 110
 RESULTS = Path(__file__).with_name("results")
 HEAD = ("family", "shape", "name", "us", "bound_us", "fraction", "error", "problem")
@@ -50,7 +52,7 @@ def workloads(families: list[str], rows: list[int], layouts: list[str]) -> Itera
                 yield from (partial(SwigluRows, dtype, r, width) for r in SWIGLU_ROWS)
     if "dynamic_quant" in families:
         yield from (partial(DynamicRows, r, 7168) for r in SWIGLU_ROWS)
-    for product in (*PRODUCTS, FinalizedProduct):
+    for product in GROUPED:
         shapes = SHAPES[1:] if product is FinalizedProduct else SHAPES
         for layout in (name for name in product.layouts if name in layouts or len(product.layouts) == 1):
             for shape in shapes if product.family in families else ():

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
 
 import torch
 from support.ascend import Inputs, on_device
+from support.grouped_depth import check_product, multiply, operands
 from support.matmul_kernels import KERNELS, Kernel, planned_for
 from support.random_calls import (
     check_same_bits,
@@ -122,7 +123,16 @@ def product_configurations() -> dict[str, Run]:
     # More tiles than CTAs run at once.
     many = next(kernel for kernel in KERNELS if kernel.row == "i8-i32" and kernel.tile == 16)
     table["product-many-tiles"] = partial(run_product, many, [1] * 100, 256, COLUMNS)
+    table["product-depth-narrow"] = partial(run_depth, 56, [70, 0, 300, 1, 64], BF16)
+    table["product-depth-wide"] = partial(run_depth, 328, [1, 0, 700, 30], F16)
+    table["product-depth-many-groups"] = partial(run_depth, 72, [3, 0] * 150, BF16)
     return table
+
+
+def run_depth(columns: int, counts: list[int], dtype: torch.dtype) -> None:
+    """Groups of k; ``columns`` of x."""
+    x, w = operands(Inputs(DEVICE), dtype, sum(counts) + 5, columns, COLUMNS + 4)
+    check_product(multiply(x, [w], counts), x, w, counts, "")
 
 
 def run_bitwise(function: Callable[..., Any], arguments: dict[str, Any]) -> None:

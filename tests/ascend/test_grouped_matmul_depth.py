@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 from support.ascend import Inputs
-from support.calls import poisoned_allocations
-from support.matmul import BF16, F16, units
+from support.grouped_depth import check_product, multiply, operands
+from support.matmul import BF16, F16
 
-import moe_jit
 from moe_jit.ascend import cuda_plan, grouped_matmul
 
 pytestmark = pytest.mark.cuda
@@ -39,38 +38,6 @@ def on_tensor_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     grouped_matmul._plans.clear()
 
 
-def operands(inputs: Inputs, dtype: torch.dtype, k: int, m: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """x as a transposed view."""
-    return inputs.normal(k, m, dtype=dtype).T, inputs.normal(k, n, dtype=dtype)
-
-
-def check(y: torch.Tensor, x: torch.Tensor, w: torch.Tensor, counts: list[int], note: str) -> None:
-    """fp32 sums, rounded once."""
-    assert tuple(y.shape) == (len(counts), x.shape[0], w.shape[1])
-    begin = 0
-    for group, count in enumerate(counts):
-        part = slice(begin, begin + count)
-        a, b = x[:, part].double(), w[part].double()
-        exact, bound = a @ b, a.abs() @ b.abs()
-        sums = (count + 4) * 2.0**-24 * bound
-        tolerance = 0.5 * (1 + 2.0**-8) * units(exact.abs() + sums, y.dtype) + sums
-        error = (y[group].double() - exact).abs()
-        wrong = (~(error <= tolerance)).nonzero().tolist()
-        assert not wrong, f"{note} group {group} of {count}: {len(wrong)} wrong, first {wrong[0]}"
-        assert count or not y[group].any(), f"{note} group {group}"
-        begin += count
-
-
-def multiply(x: torch.Tensor, w: list[torch.Tensor], counts: list[int], kind: int = 1) -> torch.Tensor:
-    sizes = torch.tensor(counts, device=x.device)
-    groups = sizes if kind == 1 else sizes.cumsum(0)
-    with poisoned_allocations():
-        (y,) = moe_jit.npu_grouped_matmul(
-            [x], w, group_list=groups, group_list_type=kind, group_type=2, split_item=3
-        )
-    return y
-
-
 @pytest.mark.usefixtures("on_tensor_cores")
 @pytest.mark.parametrize("load", COUNTS)
 @pytest.mark.parametrize(("m", "n"), [(8, 8), (64, 264), (136, 72), (304, 520)])
@@ -79,7 +46,7 @@ def test_sizes(inputs: Inputs, dtype: torch.dtype, m: int, n: int, load: str):
     counts = COUNTS[load]
     x, w = operands(inputs, dtype, sum(counts) + 3, m, n)
     for kind in (0, 1):
-        check(multiply(x, [w], counts, kind), x, w, counts, f"{inputs.note} {m} {n}")
+        check_product(multiply(x, [w], counts, kind), x, w, counts, f"{inputs.note} {m} {n}")
 
 
 @pytest.mark.usefixtures("on_tensor_cores")
@@ -96,7 +63,7 @@ def test_groups_do_not_see_their_neighbours(inputs: Inputs):
     kept = [0, 2, 4, 5]
     parts = [slice(0, 5), slice(75, 139), slice(0, 0), slice(140, 170)]
     columns = torch.cat([torch.arange(x.shape[1], device=x.device)[part] for part in parts])
-    check(y[kept], x[:, columns], w[columns], [5, 64, 0, 30], inputs.note)
+    check_product(y[kept], x[:, columns], w[columns], [5, 64, 0, 30], inputs.note)
 
 
 @pytest.mark.usefixtures("on_tensor_cores")
@@ -104,7 +71,7 @@ def test_rows_of_wider_memory(inputs: Inputs):
     counts = [33, 100, 4]
     wide, w = inputs.normal(140, 160, dtype=BF16), inputs.normal(140, 72, dtype=BF16)
     x = wide[:, 16:93].T
-    check(multiply(x, [w], counts), x, w, counts, inputs.note)
+    check_product(multiply(x, [w], counts), x, w, counts, inputs.note)
 
 
 @pytest.mark.usefixtures("on_tensor_cores")
@@ -120,7 +87,7 @@ def test_slices_of_the_weight(inputs: Inputs):
 def test_number_of_groups(inputs: Inputs, groups: int):
     counts = inputs.counts(groups, 5 * groups).tolist()
     x, w = operands(inputs, BF16, sum(counts) + 1, 72, 40)
-    check(multiply(x, [w], counts), x, w, counts, inputs.note)
+    check_product(multiply(x, [w], counts), x, w, counts, inputs.note)
 
 
 @pytest.mark.usefixtures("on_tensor_cores")
@@ -130,4 +97,4 @@ def test_random_calls(inputs: Inputs):
         counts = inputs.counts(pick.choice([1, 3, 20, 60]), pick.randint(1, 900)).tolist()
         m, n = 8 * pick.randint(1, 60), 8 * pick.randint(1, 60)
         x, w = operands(inputs, pick.choice([F16, BF16]), sum(counts) + pick.choice([0, 0, 1, 13]), m, n)
-        check(multiply(x, [w], counts), x, w, counts, f"{inputs.note} {counts} {m} {n}")
+        check_product(multiply(x, [w], counts), x, w, counts, f"{inputs.note} {counts} {m} {n}")
