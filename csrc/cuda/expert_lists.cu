@@ -37,7 +37,41 @@ __global__ void __launch_bounds__(kMaxListedExperts)
     if (e < list.count) rows[e] = static_cast<int32_t>((list.data[e] - begin) / step);
 }
 
+// A block for each row, in turn.
+__global__ void __launch_bounds__(kThreads)
+    stack_rows(const __grid_constant__ ListedRows list, int64_t row_bytes, char* out) {
+    let_dependents_start();
+    wait_for_predecessors();
+    int tensor = 0;
+    for (int64_t row = blockIdx.x; row < list.end[list.count - 1]; row += gridDim.x) {
+        while (row >= list.end[tensor]) ++tensor;
+        const int64_t first = tensor > 0 ? list.end[tensor - 1] : 0;
+        copy<uint4>(list.data[tensor] + (row - first) * list.pitch[tensor], out + row * row_bytes, row_bytes);
+    }
+}
+
+__global__ void __launch_bounds__(kMaxListedExperts)
+    list_groups(const __grid_constant__ HostGroups groups, int64_t* rows, int64_t* shift) {
+    let_dependents_start();
+    wait_for_predecessors();
+    const int g = threadIdx.x;
+    if (g >= groups.count) return;
+    if (rows) rows[g] = groups.rows[g];
+    if (shift) shift[g] = groups.shift[g];
+}
+
 }  // namespace
+
+cudaError_t launch_stack_rows(const ListedRows& list, int64_t row_bytes, void* out, cudaStream_t stream) {
+    constexpr int64_t kMaxBlocks = 1024;
+    const auto blocks = static_cast<unsigned>(std::clamp<int64_t>(list.end[list.count - 1], 1, kMaxBlocks));
+    return launch(stack_rows, dim3(blocks), dim3(kThreads), 0, stream, true, list, row_bytes,
+                  static_cast<char*>(out));
+}
+
+cudaError_t launch_list_groups(const HostGroups& groups, int64_t* rows, int64_t* shift, cudaStream_t stream) {
+    return launch(list_groups, dim3(1), dim3(kMaxListedExperts), 0, stream, true, groups, rows, shift);
+}
 
 cudaError_t launch_stack(const ListedTensors& list, int64_t bytes, void* out, cudaStream_t stream) {
     return launch(stack, dim3(list.count), dim3(kThreads), 0, stream, true, list, bytes,

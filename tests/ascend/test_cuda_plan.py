@@ -96,9 +96,34 @@ def test_lists_of_weights_need_their_alignment(monkeypatch: pytest.MonkeyPatch):
         assert chosen(problem) == form
 
 
-def test_several_outputs_are_not_for_tensor_cores():
+def test_several_tensors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cuda_plan, "LISTED_ALIGNMENT", 1)
+    monkeypatch.setattr(cuda_plan, "_ALIGNMENT", 8)
     problem = Problem(Inputs(), ROWS["bf16"], [3, 5], 256, 128, stacked=False)
-    assert chosen(problem, split_item=0) is None
+    pieces = list(problem.x.split(problem.counts))
+    for lists in (
+        {"split_item": 0},
+        {"x": pieces, "split_item": 2},
+        {"x": pieces, "split_item": 0, "group_type": -1, "group_list": None},
+    ):
+        assert chosen(problem, **lists) == "Float16Formats<Bf16>::Plain"
+
+
+def test_groups_of_k_of_16_bit_operands():
+    x, w = torch.zeros(9, 64, dtype=torch.bfloat16), torch.zeros(9, 48, dtype=torch.bfloat16)
+    groups = {"group_list": torch.tensor([4, 5]), "group_list_type": 1, "group_type": 2, "split_item": 3}
+    given = dict.fromkeys((*grouped_matmul._LISTS, *grouped_matmul._SCALARS, *grouped_matmul._RARE)) | groups
+    for left, right, form in (
+        (x.T, w, "Float16GroupedDepth<Bf16>"),
+        (x[:, :60].T, w, "Float16GroupedDepth<Bf16>"),
+        (x[:, 4:].T, w, None),  # not at a multiple of 16 bytes
+        (x.T.contiguous(), w, None),
+        (x.T, w[:, :47].contiguous(), None),
+        (x.float().T, w.float(), None),
+    ):
+        r = request([left], [right], given)
+        product = cuda_plan.tensor_core_product(r, matmul_rules.check(r))
+        assert (None if product is None else product.format) == form
 
 
 @pytest.mark.parametrize(

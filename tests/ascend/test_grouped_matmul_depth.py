@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from support.ascend import Inputs
+from support.calls import poisoned_allocations
 from support.grouped_depth import check_product, multiply, operands
 from support.matmul import BF16, F16
 
+import moe_jit
 from moe_jit.ascend import cuda_plan, grouped_matmul
 
 pytestmark = pytest.mark.cuda
@@ -79,7 +81,12 @@ def test_slices_of_the_weight(inputs: Inputs):
     counts = [33, 100, 4, 64]
     x, w = operands(inputs, F16, sum(counts), 200, 72)
     slices = [part.clone() for part in w.split(counts)]
-    assert torch.equal(multiply(x, slices, counts), multiply(x, [w], counts))
+    together = multiply(x, slices, counts)
+    assert torch.equal(together, multiply(x, [w], counts))
+    ends = torch.tensor(counts, device=x.device).cumsum(0)
+    with poisoned_allocations():
+        separate = moe_jit.npu_grouped_matmul([x], slices, group_list=ends, group_type=2, split_item=0)
+    assert torch.equal(together, torch.stack(separate))
 
 
 @pytest.mark.usefixtures("on_tensor_cores")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from support.ascend import Inputs
+from support.calls import poisoned_allocations
 from support.matmul import BF16, F16, INT4, ROWS, Problem
 
+import moe_jit
 from moe_jit.ascend import cuda_plan, grouped_matmul
 
 pytestmark = pytest.mark.cuda
@@ -155,3 +157,45 @@ def test_int4_segments(
 def test_number_of_groups(inputs: Inputs, planned: list, name: str, groups: int):
     problem = Problem(inputs, ROWS[name], inputs.counts(groups, 60).tolist(), 128, 64)
     check(problem, planned)
+
+
+def check_list(outputs: list[torch.Tensor], problem: Problem, planned: list) -> None:
+    assert planned, "no plan was made"
+    assert planned[-1] is not None, "not on tensor cores"
+    problem.check(torch.cat([y.reshape(-1, y.shape[-1]) for y in outputs]))
+
+
+@pytest.mark.parametrize("load", ["few", "many"])
+@pytest.mark.parametrize("layout", ["nd", "transposed"])
+@pytest.mark.parametrize("name", ["bf16", "bf16-i8", "f16-i4"])
+def test_lists_of_rows(inputs: Inputs, planned: list, name: str, layout: str, load: str):
+    """One x for each group, with one output, or as separate products."""
+    problem = Problem(inputs, ROWS[name], COUNTS[load], 512, 448, layout=layout, stacked=False)
+    wide = torch.cat([problem.x, problem.x], dim=1)[:, 512:]
+    pieces = list(wide.split(problem.counts))
+    check_list(problem.call(x=pieces, group_list=None, split_item=2), problem, planned)
+    separate = problem.call(x=pieces, group_list=None, group_type=-1, split_item=0)
+    assert [y.shape[0] for y in separate] == problem.counts
+    check_list(separate, problem, planned)
+
+
+@pytest.mark.parametrize("load", ["few", "most"])
+@pytest.mark.parametrize("name", ["bf16", "i8-bf16-token", "i8-i8", "bf16-i8"])
+def test_one_output_for_each_group(inputs: Inputs, planned: list, name: str, load: str):
+    problem = Problem(inputs, ROWS[name], COUNTS[load], 512, 448, tail=3, stacked=False)
+    outputs = problem.call(split_item=0)
+    assert [y.shape[0] for y in outputs] == problem.counts
+    tail = torch.zeros(3, 448, dtype=outputs[0].dtype, device=outputs[0].device)
+    check_list([*outputs, tail], problem, planned)
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16-i8", "bf16-i4"])
+def test_separate_products_of_different_sizes(inputs: Inputs, planned: list, name: str):
+    sizes = ((12, 128, 64), (5, 128, 64), (0, 128, 64), (70, 320, 32), (9, 64, 320))
+    problems = [Problem(inputs, ROWS[name], [m], k, n, stacked=False) for m, k, n in sizes]
+    parts = [problem.arguments() for problem in problems]
+    lists = [key for key in parts[0] if isinstance(parts[0][key], list)]
+    with poisoned_allocations():
+        outputs = moe_jit.npu_grouped_matmul(**{key: [part[key][0] for part in parts] for key in lists})
+    for problem, y in zip(problems, outputs, strict=True):
+        check_list([y], problem, planned)

@@ -31,6 +31,7 @@ struct ProductArgs {
     const float* token_scale;  // [rows]
     const int32_t* row_sums;   // [rows] of x, with an offset
     void* y;                   // [rows, n]
+    const int64_t* y_shift;    // [experts] elements to each group's results from their place in y; nullptr: 0
 
     int num_groups;
     const int32_t* row_offsets;   // [num_groups + 1]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from moe_jit.jit import ModuleSpec, Unit
 
+from .arguments import all_equal
 from .matmul_arguments import GroupType, Kind, Request, k_groups
 from .matmul_rules import Parameters
-from .weights import BLOCK_K
+from .weights import BLOCK_K, Weight
 
 _ELEMENT = {torch.float16: "F16", torch.bfloat16: "Bf16", torch.float32: "F32"}
 _ALIGNMENT = 16  # bytes, of everything that is copied asynchronously or in vectors
@@ -104,17 +106,18 @@ def depth_module(r: Request, product: TensorCoreProduct, target: str) -> ModuleS
         ("MOE_JIT_TILE_TOKENS", str(tile_tokens(r, product.tiles))),
         ("MOE_JIT_MAX_GROUPS", str(_group_tier(r))),
     )
-    units = (Unit("cuda/grouped_matmul_depth.cu", defines), Unit("cuda/grouped_matmul_depth.cpp"))
+    others = ("expert_lists.cu", "grouped_matmul_depth.cpp")
+    units = (Unit("cuda/grouped_matmul_depth.cu", defines), *[Unit(f"cuda/{name}") for name in others])
     return ModuleSpec(f"grouped_matmul_depth_{target.replace('_', '')}", units, target)
 
 
 def _group_tier(r: Request) -> int:
-    return next(tier for tier in _GROUP_TIERS if r.groups.num_groups <= tier)
+    return next(tier for tier in _GROUP_TIERS if r.num_groups <= tier)
 
 
 def tile_tokens(r: Request, tiles: tuple[int, ...]) -> int:
     """The narrowest token tile that holds nearly every group's rows, so that weights are read once."""
-    mean = r.rows if r.group_type is GroupType.DEPTH else r.rows / r.groups.num_groups
+    mean = r.rows if r.group_type is GroupType.DEPTH else r.rows / r.num_groups
     rows = min(mean + 3 * math.sqrt(mean), r.rows)
     return next((tile for tile in tiles if rows <= tile), tiles[-1])
 
@@ -123,9 +126,8 @@ def tensor_core_product(r: Request, p: Parameters) -> TensorCoreProduct | None:
     """None where sizes, alignment, layout or group type need the other module."""
     if r.group_type is GroupType.DEPTH:
         return _depth(r)
-    if r.group_type is not GroupType.ROWS or len(r.x) != 1 or not r.one_output:
-        return None
-    if not _x_is_aligned(r) or not _weight_is_aligned(r) or not _parameters_are_aligned(p):
+    aligned = _x_is_aligned(r) and _weight_is_aligned(r) and _parameters_are_aligned(p)
+    if not aligned or not _groups_are_alike(r, p):
         return None
     products = {
         Kind.FLOAT: _float,
@@ -137,28 +139,40 @@ def tensor_core_product(r: Request, p: Parameters) -> TensorCoreProduct | None:
     return products[r.kind](r, p)
 
 
+def _groups_are_alike(r: Request, p: Parameters) -> bool:
+    """Separate products may have different sizes."""
+    alike = all_equal([k_groups(r, table) for table in p.antiquant_scale or ()])
+    return alike and (r.group_type is GroupType.NONE or all_equal(r.weight.n))
+
+
 def _x_is_aligned(r: Request) -> bool:
-    x, k = r.x[0], r.weight.k[0]
     if r.kind is Kind.INT4:  # unpacked before the product
-        return k % _ALIGNMENT == 0
+        return r.weight.k[0] % _ALIGNMENT == 0
+    return all(_rows_are_aligned(x) for x in r.x)
+
+
+def _rows_are_aligned(x: torch.Tensor) -> bool:
     size = x.element_size()
-    sizes = (k * size, x.stride(0) * size, x.data_ptr())
+    sizes = (x.shape[1] * size, x.stride(0) * size, x.data_ptr())
     return x.stride(1) == 1 and all(s % _ALIGNMENT == 0 for s in sizes)
 
 
 def _weight_is_aligned(r: Request) -> bool:
-    weight, tensor = r.weight, r.weight.tensors[0]
+    return all(map(partial(_tensor_is_aligned, r.weight), r.weight.tensors, r.weight.n))
+
+
+def _tensor_is_aligned(weight: Weight, tensor: torch.Tensor, n: int) -> bool:
     size = tensor.element_size()
     if weight.is_stacked:
         starts_aligned = (tensor.data_ptr() | tensor.stride(0) * size) % _ALIGNMENT == 0
     else:
-        starts_aligned = all(t.data_ptr() % LISTED_ALIGNMENT == 0 for t in weight.tensors)
+        starts_aligned = tensor.data_ptr() % LISTED_ALIGNMENT == 0
     pitch = tensor.shape[-2] if weight.transposed else tensor.shape[-1]
     blocks = tensor.shape[-2:] if weight.blocked else (BLOCK_K, _ALIGNMENT)
     return (
         starts_aligned
         and pitch * size % _ALIGNMENT == 0
-        and weight.n[0] % (_UNIT_COLUMNS if weight.transposed else 8) == 0
+        and n % (_UNIT_COLUMNS if weight.transposed else 8) == 0
         and blocks[0] == BLOCK_K
     )
 
@@ -184,7 +198,7 @@ def _float(r: Request, p: Parameters) -> TensorCoreProduct | None:
 def _depth(r: Request) -> TensorCoreProduct | None:
     """Groups of k: rows of the transpose of x, and of the weight, are copied."""
     x = r.x[0]
-    if not r.one_output or x.dtype == torch.float32 or x.stride(0) != 1 or x.shape[1] == 1:
+    if x.dtype == torch.float32 or x.stride(0) != 1 or x.shape[1] == 1 or not all_equal(r.weight.n):
         return None
     tensors = (x, *r.weight.tensors)
     sizes = [size * x.element_size() for size in (x.stride(1), r.weight.n[0])]
@@ -198,7 +212,7 @@ def _antiquant(r: Request, p: Parameters) -> TensorCoreProduct | None:
     if p.antiquant_scale is None:
         return None
     bits = 4 if r.weight.packed else 8
-    if r.weight.transposed and (r.weight.blocked or r.weight.k[0] * bits % _K_ORDER):
+    if r.weight.transposed and (r.weight.blocked or any(k * bits % _K_ORDER for k in r.weight.k)):
         return None
     groups = k_groups(r, p.antiquant_scale[0])
     length = r.weight.k[0] // groups

@@ -59,6 +59,10 @@ class Request(NamedTuple):
         return sum(x.shape[0] for x in self.x)
 
     @property
+    def num_groups(self) -> int:
+        return self.groups.num_groups if self.group_type is GroupType.DEPTH else self.weight.num_experts
+
+    @property
     def one_output(self) -> bool:
         return self.split_item >= 2
 

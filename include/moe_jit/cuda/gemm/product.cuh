@@ -65,7 +65,7 @@ struct Product {
         params.schedule.claimed_ahead = kAllStages;
         params.prefetched_stages = 0;
         params.epilogue.head = {Output::params(a), static_cast<typename Output::Rounding::Storage*>(a.y),
-                                a.n};
+                                a.y_shift, a.n};
         params.format = Format::params(a);
         return cudaSuccess;
     }

@@ -80,8 +80,9 @@ struct ProductRows {
 
     struct Params {
         typename Output::Params output;
-        Element* out;     // [rows, columns]
-        int64_t columns;  // even
+        Element* out;          // [rows, columns]
+        const int64_t* shift;  // [experts] elements to each group's rows from their place in `out`; nullptr: 0
+        int64_t columns;       // even
     };
 
     struct State {
@@ -167,7 +168,8 @@ struct ProductRows {
         const int64_t first_row = ctx.info.token_begin + ctx.column();
         const int tokens = ctx.info.tokens - ctx.column();
         Element* out[2];
-        out[0] = params.out + first_row * params.columns + first_column;
+        const int64_t shift = params.shift ? __ldg(params.shift + ctx.info.expert) : 0;
+        out[0] = params.out + first_row * params.columns + first_column + shift;
         out[1] = out[0] + params.columns;
         constexpr int kGroups = kTokens / 8;
 #pragma unroll
