@@ -10,21 +10,7 @@ namespace {
 using namespace gemm;
 
 using ProductFormat = MOE_JIT_FORMAT;
-template <int kTokens>
-struct DepthTile : TileOf<kTokens, ProductFormat, MOE_JIT_MAX_GROUPS> {};
-template <>
-struct DepthTile<256> {
-    using type = Tile<ProductFormat, MOE_JIT_MAX_GROUPS, 2, 2, 1, 32, 64, 96, 128>;
-};
-template <>
-struct DepthTile<192> {
-    using type = Tile<ProductFormat, MOE_JIT_MAX_GROUPS, 2, 2, 1, 64, 96, 128, 160, 192>;
-};
-template <>
-struct DepthTile<257> {
-    using type = Tile<ProductFormat, MOE_JIT_MAX_GROUPS, 1, 2, 1, 64, 128, 192, 256>;
-};
-using ProductTile = DepthTile<MOE_JIT_TILE_TOKENS>::type;
+using ProductTile = TileOf<MOE_JIT_TILE_TOKENS, ProductFormat, MOE_JIT_MAX_GROUPS>::type;
 
 }  // namespace
 

@@ -39,8 +39,6 @@ MOE_JIT_FLOAT16_ATOM(112);
 MOE_JIT_FLOAT16_ATOM(128);
 MOE_JIT_FLOAT16_ATOM(144);
 MOE_JIT_FLOAT16_ATOM(160);
-MOE_JIT_FLOAT16_ATOM(192);
-MOE_JIT_FLOAT16_ATOM(256);
 #undef MOE_JIT_FLOAT16_ATOM
 
 // Two elements in a register. Every operation rounds once: ".rn" forbids contraction.
