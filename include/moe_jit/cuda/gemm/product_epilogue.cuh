@@ -80,9 +80,10 @@ struct ProductRows {
 
     struct Params {
         typename Output::Params output;
-        Element* out;          // [rows, columns]
-        const int64_t* shift;  // [experts] elements to each group's rows from their place in `out`; nullptr: 0
-        int64_t columns;       // even
+        Element* out;  // [rows, columns]
+        const int64_t*
+            shift;        // [experts] elements to each group's rows from their place in `out`; nullptr: 0
+        int64_t columns;  // even
     };
 
     struct State {
