@@ -60,7 +60,7 @@ def module_for(r: Request, p: Parameters, target: str) -> ModuleSpec:
     return depth_module(r, product, target) if by_depth else tensor_core_module(r, p, product, target)
 
 
-# ---- CUDA cores: any layout, alignment and group type
+# ---- CUDA cores: any type, layout and alignment
 
 
 def direct_module(r: Request, target: str) -> ModuleSpec:

@@ -1,5 +1,5 @@
-// Arguments of the grouped product on CUDA cores: the form of npu_grouped_matmul for fp32, for groups of the
-// reduction dimension, and for sizes and layouts that tensor-core tiles do not take.
+// Arguments of the grouped product on CUDA cores: the form of npu_grouped_matmul for fp32, and for sizes and
+// layouts that tensor-core tiles do not take.
 #pragma once
 
 #include <cuda_runtime_api.h>
