@@ -108,12 +108,12 @@ struct Place {
 
 template <class Tile>
 __device__ __forceinline__ Place place_in_expert(int local, int tiles, int row_tiles) {
-    if constexpr (Tile::kCtas == 1) return {local / tiles, local % tiles, tiles > 1 ? kNeighbours : kOneTile};
+    if constexpr (Tile::kCtas == 1) return {local / tiles, local % tiles, tiles > 1 ? kTiles : kOneTile};
     // Two token tiles of a row tile; of an odd number of token tiles, two row tiles of the last one.
     const int pairs = tiles / 2, rank = cluster_rank<Tile>();
     const int alone = local - pairs * Tile::kCtas * row_tiles;
-    if (alone >= 0) return {alone * Tile::kCtas + rank, tiles - 1, tiles > 1 ? kNeighbours : kOneTile};
-    return {local / pairs, local % pairs * Tile::kCtas + rank, kPair};
+    if (alone >= 0) return {alone * Tile::kCtas + rank, tiles - 1, tiles > 1 ? kTiles : kOneTile};
+    return {local / pairs, local % pairs * Tile::kCtas + rank, pairs > 1 || tiles % 2 ? kPairs : kOnePair};
 }
 
 // The row tile's index counts parts: the part of K is split off.

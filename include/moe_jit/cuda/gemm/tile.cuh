@@ -165,8 +165,8 @@ struct FewTokens : Tile_ {
     static constexpr int kListedStages = std::min(Tile_::kStages, Tile_::kTokens <= 8 ? 6 : 8);
 };
 
-// Who reads the weight rows of a tile.
-enum WeightReaders : int { kOneTile, kNeighbours, kPair };
+// Who reads the weight rows of a tile. Those of the first two are read once.
+enum WeightReaders : int { kOneTile, kOnePair, kPairs, kTiles };
 
 // One unit of work of a CTA: a row tile of one expert times `tokens` consecutive expert-sorted rows.
 struct TileInfo {
@@ -176,9 +176,15 @@ struct TileInfo {
     int token_tile;   // index over all experts: one readiness counter each
     int token_begin;  // first expert-sorted row
     int tokens;
-    int weight_readers;  // WeightReaders; kPair: the two CTAs of a pair at once
+    int weight_readers;  // WeightReaders
 
     static constexpr int kEnd = -1;
+
+    __device__ __forceinline__ bool reads_weights_once() const { return weight_readers <= kOnePair; }
+    // Two CTAs at once.
+    __device__ __forceinline__ bool shares_weights() const {
+        return weight_readers == kOnePair || weight_readers == kPairs;
+    }
 
     // The same values, known to the compiler to be equal in all lanes: MMAs must not sit behind branches that
     // it believes divergent.

@@ -57,7 +57,7 @@ struct WeightProducer {
                                                       const CUtensorMap* map, const TileInfo& info, int slot,
                                                       int stage, int block, uint64_t hint) {
         if constexpr (Tile::kCtas > 1) {
-            if (info.weight_readers == kPair) {
+            if (info.shares_weights()) {
                 return load_box<true>(storage, params, map, info, slot, cluster_rank<Tile>(), stage, block,
                                       hint);
             }
@@ -89,10 +89,10 @@ struct WeightProducer {
 
     __device__ static void stream_tile(Storage& storage, const Params& params, const WorkOf<Tile>& info,
                                        Ring& ring, int& next_claim) {
-        // A weight byte that only one tile needs should not displace token rows from L2.
+        // A weight byte that is needed once should not displace token rows from L2.
         const uint64_t hint =
-            static_cast<uint64_t>(info.weight_readers == kOneTile ? cute::TMA::CacheHintSm90::EVICT_FIRST
-                                                                  : cute::TMA::CacheHintSm90::EVICT_NORMAL);
+            static_cast<uint64_t>(info.reads_weights_once() ? cute::TMA::CacheHintSm90::EVICT_FIRST
+                                                            : cute::TMA::CacheHintSm90::EVICT_NORMAL);
         const PhaseParams& phase = params.phase[info.phase];
         const int stages = num_stages<Tile>(phase, info);
         TileInfo source = info;
