@@ -105,8 +105,13 @@ class Store:
                 yield entry
 
     def size(self) -> int:
-        """Bytes of all files below the root."""
-        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
+        """Bytes of all files below the root; other processes may come and go meanwhile."""
+        total = 0
+        for directory, _, names in os.walk(self.root):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    total += Path(directory, name).stat().st_size
+        return total
 
     def clear(self) -> None:
         for name in (*PAYLOADS, "tmp", "locks"):
