@@ -158,10 +158,7 @@ struct GroupedGemm {
         Ring ring = stage_ring<Tile>(params.schedule);
         RingCursor<kTileSlots> slots;
         for (int turn = group;; turn = turn == 0 ? Tile::kTurns - 1 : turn - 1) {
-            storage.tile_full[slots.slot].wait(slots.phase);
-            const auto info = storage.tile[slots.slot].warp_uniform();
-            storage.tile_empty[slots.slot].arrive();
-            slots.advance();
+            const auto info = next_announced<Tile>(storage, slots);
             if (info.phase == TileInfo::kEnd) return;
             if (Tile::kTurns == 1 || turn == 0) {
                 dispatch_width(EpilogueWidths{}, storage, params, info, warpgroup, ring, turns);

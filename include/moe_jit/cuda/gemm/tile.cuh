@@ -288,4 +288,15 @@ struct ChosenRing {
 template <class Tile>
 using StageRing = std::conditional_t<Tile::kFewTokens, ChosenRing, RingCursor<Tile::kStages>>;
 
+// The tile that the weight producer announces next; by all lanes of a warp, which then let go of the slot.
+template <class Tile>
+__device__ __forceinline__ WorkOf<Tile> next_announced(SharedStorage<Tile>& storage,
+                                                       RingCursor<kTileSlots>& slots) {
+    storage.tile_full[slots.slot].wait(slots.phase);
+    const WorkOf<Tile> work = storage.tile[slots.slot].warp_uniform();
+    storage.tile_empty[slots.slot].arrive();
+    slots.advance();
+    return work;
+}
+
 }  // namespace moe_jit::cuda::gemm

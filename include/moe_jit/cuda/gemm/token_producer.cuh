@@ -274,10 +274,7 @@ struct TokenProducer {
         auto ring = stage_ring<Tile>(params.schedule);
         RingCursor<kTileSlots> slots;
         while (true) {
-            storage.tile_full[slots.slot].wait(slots.phase);
-            const auto info = storage.tile[slots.slot].warp_uniform();
-            storage.tile_empty[slots.slot].arrive();
-            slots.advance();
+            const auto info = next_announced<Tile>(storage, slots);
             if (info.phase == TileInfo::kEnd) return;
             if (info.phase > 0) {
                 await_rows(params, info, thread);
