@@ -1,4 +1,5 @@
 // CPU module of npu_grouped_matmul.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -139,6 +140,11 @@ class Operation {
         }
     }
 
+    // Slices of a weight end where their tensors do, whatever the group list says.
+    int64_t depth_of_slice(int64_t group) const {
+        return call_.weight.size() == 1 ? INT64_MAX : TensorView(call_.weight[group]).size(0);
+    }
+
     void run_depth() const {
         const TensorView x(call_.x[0]), &list = call_.group_list.value();
         const auto ranges =
@@ -149,7 +155,7 @@ class Operation {
             const TensorView y(call_.y[single ? 0 : range.expert]);
             Launch launch;
             launch.groups = {{range.expert, 0, x.size(0)}};
-            launch.k = range.count();
+            launch.k = std::min(range.count(), depth_of_slice(range.expert));
             launch.n = y.size(y.ndim() - 1);
             launch.x_stride = x.stride(1);
             char* first = data<char>(y) + (single ? range.expert * x.size(0) * row_bytes(y) : 0);

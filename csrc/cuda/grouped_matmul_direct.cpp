@@ -178,6 +178,7 @@ class Operation {
         DirectArgs args = arguments(x, first.size(first.ndim() - 1), data<char>(first), 0);
         const auto memory = decode(args, args.k);
         args.split_k = true;
+        args.slice_depth = args.k;
         args.weight_is_slice = call_.weight.size() > 1;
         const bool together = call_.y.size() == 1 && !args.weight_is_slice;
         args.grid_groups = together ? groups : 1;
@@ -189,6 +190,8 @@ class Operation {
             const int64_t skipped = call_.y.size() == 1 ? g * int64_t{args.rows} * args.n : 0;
             args.y = data<char>(y) + skipped * element_bytes(y);
             const int expert = args.weight_is_slice ? g : 0;
+            if (args.weight_is_slice)
+                args.slice_depth = static_cast<int>(TensorView(call_.weight[g]).size(0));
             args.matrix = stored_matrix(weights_.view(expert));
             args.weight = weight_table(expert);
             launch(args);

@@ -22,6 +22,7 @@ _NO_KERNEL = {
     "test_dynamic_quant": _DYNAMIC,
     "test_dynamic_quant_recipe_bit_by_bit": _DYNAMIC,
     "test_split_of_the_reduction_dimension": _DEPTH,
+    "test_split_of_the_reduction_dimension_ends_with_the_slices": _DEPTH,
     "test_split_of_the_reduction_dimension_with_several_weights": _DEPTH,
 }
 

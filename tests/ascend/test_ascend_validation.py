@@ -131,6 +131,11 @@ def tensor_rules() -> list[Case]:
         Case("depth", {"weight": [full(F32, 20, N)] * 3}, "weight"),
         Case("depth", {"weight": [full(F32, 20, N), full(F32, 40, N)]}, "weight"),
         Case("depth", {"weight": [full(F32, N, K).T]}, "weight"),
+        Case(
+            "depth",
+            {"weight": [full(F32, 44, N), full(F32, 20, N)], "group_list": [20, 64], "group_list_type": 0},
+            "weight",
+        ),
         Case("depth", {"weight": [full(F32, N // 8, K // 16, 16, 8)]}, "weight"),
         Case("depth", {"x": [full(F32, M, K)] * 2}, "x"),
         Case("depth", {"bias": [full(F32, N)]}, "bias"),

@@ -279,6 +279,17 @@ def test_split_of_the_reduction_dimension_with_several_weights(inputs: Inputs):
     assert torch.equal(stacked, torch.stack(separate))
 
 
+def test_split_of_the_reduction_dimension_ends_with_the_slices(inputs: Inputs):
+    """The host does not read a group list that contradicts the slices."""
+    x, w = inputs.normal(12, 5).T, inputs.normal(12, 6)
+    ends = torch.tensor([8, 12], device=inputs.device)
+    (y,) = moe_jit.npu_grouped_matmul(
+        [x], [w[:4].clone(), w[4:].clone()], group_list=ends, group_type=2, split_item=2
+    )
+    torch.testing.assert_close(y[0], x[:, :4] @ w[:4])
+    torch.testing.assert_close(y[1], x[:, 8:] @ w[4:8])
+
+
 # ---- identities
 
 

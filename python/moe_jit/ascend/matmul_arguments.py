@@ -261,6 +261,10 @@ def _check_experts(r: Request) -> None:
         if len(weight.tensors) > 1 and sum(weight.k) != r.x[0].shape[1]:
             expected = f"a list whose k add up to {r.x[0].shape[1]} (the last dimension of x)"
             reject("weight", expected, weight.k)
+        if len(weight.tensors) > 1 and isinstance(r.groups.values, list):
+            sizes = r.groups.sizes(r.x[0].shape[1])
+            if tuple(sizes) != weight.k:
+                reject("weight", f"a list whose k are {sizes} (group_list)", list(weight.k))
         for present, what in ((weight.transposed, "transposed"), (weight.blocked, "blocked")):
             if present:
                 reject("weight", f"not {what} with group_type 2", f"a {what} weight")

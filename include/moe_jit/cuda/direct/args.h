@@ -62,6 +62,7 @@ struct DirectArgs {
     int first_range;  // split_k: the first group of this launch, which has grid_groups of them
     int grid_groups;
     bool weight_is_slice;  // split_k: a weight starts with its group's first k
+    int slice_depth;       // split_k: and has so many
 };
 
 // Rows of a tile.

@@ -51,7 +51,7 @@ __device__ inline bool locate(const DirectArgs& args, Tile& tile) {
         tile.expert = args.weight_is_slice ? 0 : blockIdx.z;
         tile.row = index * kRows;
         tile.k_begin = range.begin;
-        tile.k_end = range.end;
+        tile.k_end = range.begin + min(range.end - range.begin, args.slice_depth);
         tile.out = static_cast<int64_t>(blockIdx.z) * args.rows * args.n;
         return true;
     }
