@@ -117,6 +117,7 @@ def test_groups_of_k_of_16_bit_operands():
         (x.T, w, "Float16GroupedDepth<Bf16>"),
         (x[:, :60].T, w, "Float16GroupedDepth<Bf16>"),
         (x[:, 4:].T, w, None),  # not at a multiple of 16 bytes
+        (x[:1].T.expand(64, 9), w, None),
         (x.T.contiguous(), w, None),
         (x.T, w[:, :47].contiguous(), None),
         (x.float().T, w.float(), None),

@@ -198,7 +198,9 @@ def _float(r: Request, p: Parameters) -> TensorCoreProduct | None:
 def _depth(r: Request) -> TensorCoreProduct | None:
     """Groups of k: rows of the transpose of x, and of the weight, are copied."""
     x = r.x[0]
-    if x.dtype == torch.float32 or x.stride(0) != 1 or x.shape[1] == 1 or not all_equal(r.weight.n):
+    if x.dtype == torch.float32 or x.shape[1] == 1 or not all_equal(r.weight.n):
+        return None
+    if x.stride(0) != 1 or x.stride(1) < x.shape[0]:  # expanded rows are no rows of a tensor map
         return None
     tensors = (x, *r.weight.tensors)
     sizes = [size * x.element_size() for size in (x.stride(1), r.weight.n[0])]
