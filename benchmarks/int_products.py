@@ -182,9 +182,10 @@ class Int4Weights(GroupedProduct):
 
     def dense(self, group: int) -> torch.Tensor:
         scale = self.group_scale[group].double()
-        return unpack_int4(self.weights[0][group]).double() * scale.repeat_interleave(
-            self.k // scale.shape[0], dim=0
-        )
+        return self.unpacked(0, group).double() * scale.repeat_interleave(self.k // scale.shape[0], dim=0)
+
+    def unpacked(self, index: int, group: int) -> torch.Tensor:
+        return unpack_int4(self.weights[index][group])
 
 
 class Int8Int4Product(Int4Weights):
@@ -322,12 +323,29 @@ class Bf16Int4Product(_Bf16Rows, Int4Weights):
     def dequantised(self, index: int, group: int) -> torch.Tensor:
         scale = self.group_scale[group].float()
         scale = scale.repeat_interleave(self.k // scale.shape[0], dim=0)
-        return (unpack_int4(self.weights[index][group]).float() * scale).bfloat16()
+        return (self.unpacked(index, group).float() * scale).bfloat16()
 
 
 class Bf16Int4Channels(Bf16Int4Product):
     family = "a16w4"
     group = None
+
+
+class Bf16Int4Transposed(Bf16Int4Product):
+    """Packed along k."""
+
+    family = "a16w4 per 128 transposed"
+    layouts = ("transposed",)
+
+    def make_weight(self) -> torch.Tensor:
+        shape = (self.groups, self.n, self.k // 8)
+        return torch.empty(shape, dtype=torch.int32, device="cuda").random_(-(2**31), 2**31).transpose(1, 2)
+
+    def unpacked(self, index: int, group: int) -> torch.Tensor:
+        return unpack_int4(self.weights[index][group].T).T
+
+    def contenders(self) -> list[Contender]:
+        return [one for one in super().contenders() if one.name != "triton"]
 
 
 PRODUCTS: tuple[type[GroupedProduct], ...] = (
@@ -339,4 +357,5 @@ PRODUCTS: tuple[type[GroupedProduct], ...] = (
     Bf16Int8Product,
     Bf16Int4Channels,
     Bf16Int4Product,
+    Bf16Int4Transposed,
 )
