@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
 import torch
 from support.ascend import Inputs, on_device
 from support.grouped_depth import check_product, multiply, operands
+from support.matmul import ROWS, Problem
 from support.matmul_kernels import KERNELS, Kernel, planned_for
 from support.random_calls import (
     check_same_bits,
@@ -123,10 +124,19 @@ def product_configurations() -> dict[str, Run]:
     # More tiles than CTAs run at once.
     many = next(kernel for kernel in KERNELS if kernel.row == "i8-i32" and kernel.tile == 16)
     table["product-many-tiles"] = partial(run_product, many, [1] * 100, 256, COLUMNS)
+    table |= {f"product-separate-{row}": partial(run_separate, row) for row in ("bf16", "f16-i8")}
     table["product-depth-narrow"] = partial(run_depth, 56, [70, 0, 300, 1, 64], BF16)
     table["product-depth-wide"] = partial(run_depth, 328, [1, 0, 700, 30], F16)
     table["product-depth-many-groups"] = partial(run_depth, 72, [3, 0] * 150, BF16)
     return table
+
+
+def run_separate(row: str) -> None:
+    """Every x, weight and y is a tensor of its own."""
+    problem = Problem(Inputs(DEVICE), ROWS[row], [3, 0, 70], 256, COLUMNS + 4, stacked=False)
+    arguments = problem.arguments() | {"x": list(problem.x.split(problem.counts))}
+    arguments |= {"split_item": 0, "group_type": -1, "group_list": None}
+    problem.check(torch.cat(moe_jit.npu_grouped_matmul(**arguments)))
 
 
 def run_depth(columns: int, counts: list[int], dtype: torch.dtype) -> None:

@@ -37,17 +37,18 @@ __global__ void __launch_bounds__(kMaxListedExperts)
     if (e < list.count) rows[e] = static_cast<int32_t>((list.data[e] - begin) / step);
 }
 
-// A block for each row, in turn.
+// A block for each row.
 __global__ void __launch_bounds__(kThreads)
     stack_rows(const __grid_constant__ ListedRows list, int64_t row_bytes, char* out) {
     let_dependents_start();
     wait_for_predecessors();
-    int tensor = 0;
-    for (int64_t row = blockIdx.x; row < list.end[list.count - 1]; row += gridDim.x) {
-        while (row >= list.end[tensor]) ++tensor;
-        const int64_t first = tensor > 0 ? list.end[tensor - 1] : 0;
-        copy<uint4>(list.data[tensor] + (row - first) * list.pitch[tensor], out + row * row_bytes, row_bytes);
+    const int64_t row = blockIdx.x;
+    int tensor = 0;  // the first one that ends behind the row
+    for (int step = kMaxListedExperts / 2; step > 0; step /= 2) {
+        if (tensor + step <= list.count - 1 && list.end[tensor + step - 1] <= row) tensor += step;
     }
+    const int64_t first = tensor > 0 ? list.end[tensor - 1] : 0;
+    copy<uint4>(list.data[tensor] + (row - first) * list.pitch[tensor], out + row * row_bytes, row_bytes);
 }
 
 __global__ void __launch_bounds__(kMaxListedExperts)
@@ -63,9 +64,8 @@ __global__ void __launch_bounds__(kMaxListedExperts)
 }  // namespace
 
 cudaError_t launch_stack_rows(const ListedRows& list, int64_t row_bytes, void* out, cudaStream_t stream) {
-    constexpr int64_t kMaxBlocks = 1024;
-    const auto blocks = static_cast<unsigned>(std::clamp<int64_t>(list.end[list.count - 1], 1, kMaxBlocks));
-    return launch(stack_rows, dim3(blocks), dim3(kThreads), 0, stream, true, list, row_bytes,
+    const auto rows = static_cast<unsigned>(list.end[list.count - 1]);
+    return launch(stack_rows, dim3(rows), dim3(kThreads), 0, stream, true, list, row_bytes,
                   static_cast<char*>(out));
 }
 

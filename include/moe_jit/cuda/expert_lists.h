@@ -22,7 +22,7 @@ struct ListedRows {
     int count;
 };
 
-// The rows one after the other, of row_bytes, a multiple of 16 as are addresses and pitches.
+// The rows, at least one, one after the other, of row_bytes, a multiple of 16 as are addresses and pitches.
 cudaError_t launch_stack_rows(const ListedRows& list, int64_t row_bytes, void* out, cudaStream_t stream);
 
 // Groups whose sizes the host knows; shift is how many elements behind its place in one tensor a group's
