@@ -35,18 +35,22 @@ struct RankedRows {
     int row[kRanks];
     float weight[kRanks];
 
-    // Returns when the rows are complete; what was known before has been requested by then.
+    // By the whole warp, a lane for each rank: one latency for all. Returns when the rows are complete. Lanes
+    // from kRanks on may have ended.
     __device__ __forceinline__ void load(const FinalizeArgs& args, int token, int first_rank) {
-        const size_t first_pair = static_cast<size_t>(token) * args.top_k + first_rank;
+        const int rank = first_rank + static_cast<int>(threadIdx.x % 32 % kRanks);
+        const size_t pair = static_cast<size_t>(token) * args.top_k + rank;
+        int own_row = -1;
+        uint16_t own_weight = 0;
+        if (rank < args.top_k) {
+            own_row = args.pair_to_row != nullptr ? __ldcg(args.pair_to_row + pair) : static_cast<int>(pair);
+            if (args.weights != nullptr) own_weight = __ldcg(args.weights + pair);
+        }
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-            const size_t pair = first_pair + r;
-            const bool present = first_rank + r < args.top_k;
-            row[r] = !present                      ? -1
-                     : args.pair_to_row != nullptr ? __ldcg(args.pair_to_row + pair)
-                                                   : static_cast<int>(pair);
-            weight[r] =
-                present && args.weights != nullptr ? bf16_to_float(__ldcg(args.weights + pair)) : 1.0f;
+            row[r] = __shfl_sync(~0u, own_row, r);
+            const uint32_t bits = __shfl_sync(~0u, uint32_t{own_weight}, r);
+            weight[r] = args.weights != nullptr ? bf16_to_float(static_cast<uint16_t>(bits)) : 1.0f;
         }
         if (args.routing_ended && first_rank == 0) wait_for_predecessors();
     }

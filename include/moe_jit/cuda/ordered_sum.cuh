@@ -47,21 +47,18 @@ __global__ void __launch_bounds__(kThreads) list_rows(const __grid_constant__ Or
     if (place < kListed) listed_rows(args, target)[place] = row;
 }
 
-// What one row is multiplied with, and the bias that its group adds.
+// What one row is multiplied with, and the bias that its group adds. 1 changes no bits.
 template <bool kBias>
 struct Weighing {
-    float factor;  // 1 changes no bits
-    float logit;
+    float scale, logit;
     const uint16_t* bias;
 
+    // Only requests: nothing waits for what is on its way before the row is added.
     __device__ __forceinline__ static Weighing of(const OrderedSumArgs& args, int row,
                                                   const int* group_ends) {
         Weighing weighing{1.0f, 1.0f, nullptr};
-        if (args.token_scale) weighing.factor = args.token_scale[row];
-        if (args.logit) {
-            weighing.logit = args.logit[row];
-            weighing.factor = fp32::mul(weighing.logit, weighing.factor);
-        }
+        if (args.token_scale) weighing.scale = args.token_scale[row];
+        if (args.logit) weighing.logit = args.logit[row];
         if constexpr (kBias) {
             int low = 0, high = args.groups.num_groups - 1;  // the first group that ends behind the row
             while (low < high) {
@@ -73,17 +70,18 @@ struct Weighing {
         return weighing;
     }
 
-    __device__ __forceinline__ float term(float product, int column) const {
+    __device__ __forceinline__ float term(float product, float factor, int column) const {
         const float weighed = fp32::mul(product, factor);
         if constexpr (kBias) return fp32::add(weighed, fp32::mul(bf16_to_float(bias[column]), logit));
         return weighed;
     }
 
     __device__ __forceinline__ void add(const float4& row, int column, float4& sum) const {
-        sum.x = fp32::add(sum.x, term(row.x, column));
-        sum.y = fp32::add(sum.y, term(row.y, column + 1));
-        sum.z = fp32::add(sum.z, term(row.z, column + 2));
-        sum.w = fp32::add(sum.w, term(row.w, column + 3));
+        const float factor = fp32::mul(logit, scale);
+        sum.x = fp32::add(sum.x, term(row.x, factor, column));
+        sum.y = fp32::add(sum.y, term(row.y, factor, column + 1));
+        sum.z = fp32::add(sum.z, term(row.z, factor, column + 2));
+        sum.w = fp32::add(sum.w, term(row.w, factor, column + 3));
     }
 };
 
