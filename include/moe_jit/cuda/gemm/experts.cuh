@@ -77,7 +77,8 @@ struct Experts {
                                  gemm2_order(a.layout)};
         params.phase[0] = phase(gemm1, a.hidden_states);
         params.phase[0].row_ids = a.row_to_pair;
-        params.phase[0].pairs_per_token = a.top_k;
+        // A list names tokens.
+        params.phase[0].pairs_per_token = divisor(a.list != nullptr ? 1 : a.top_k);
         params.phase[1] = phase(gemm2, a.intermediate, a.k_parts);
         params.schedule = {a.expert_offsets,
                            a.tile_offsets,

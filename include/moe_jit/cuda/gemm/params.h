@@ -9,6 +9,19 @@
 
 namespace moe_jit::cuda::gemm {
 
+// Division of indices below 2^31 by a constant: the high word of a product, shifted. 0: by one.
+struct Divisor {
+    uint32_t inverse;  // 2^(32 + shift) / divisor, rounded up
+    int shift;         // 2^shift < divisor <= 2^(shift + 1)
+};
+
+constexpr Divisor divisor(int value) {
+    if (value == 1) return {0, 0};
+    int shift = 0;
+    while (value > 2 << shift) ++shift;
+    return {static_cast<uint32_t>(((uint64_t{1} << (32 + shift)) + value - 1) / value), shift};
+}
+
 // One grouped GEMM: out[row, :] = weights[expert(row)] x tokens[row, :].
 struct PhaseParams {
     int row_tiles;           // weight-row tiles per expert
@@ -17,9 +30,9 @@ struct PhaseParams {
     int token_pitch;         // bytes between token rows
     const uint8_t* tokens;   // token rows
     const int32_t* row_ids;  // expert-sorted row -> pair index; nullptr: token rows are expert-sorted already
-    int pairs_per_token;     // pair index / pairs_per_token = token row
-    int k_parts;             // parts of K per tile, of tiles that split it: 1, 2 or 4
-    float inverse_parts;     // 1 / (row_tiles * k_parts)
+    Divisor pairs_per_token;   // where row ids are pairs: pair index / pairs_per_token = token row
+    int k_parts;               // parts of K per tile, of tiles that split it: 1, 2 or 4
+    float inverse_parts;       // 1 / (row_tiles * k_parts)
     const int32_t* weight_at;  // the last coordinate of each expert in the weight map; nullptr: its number
 };
 

@@ -11,21 +11,23 @@
 
 namespace moe_jit::cuda::gemm {
 
-__device__ __forceinline__ int token_row(const PhaseParams& phase, int sorted_row) {
-    return phase.row_ids ? phase.row_ids[sorted_row] / phase.pairs_per_token : sorted_row;
-}
-
-// Token row of row `i` of a tile.
+// Of row `i` of a tile: its pair, where tokens have several, else its token row.
 template <class Tile, class Params>
-__device__ __forceinline__ int token_row(const SharedStorage<Tile>& storage, const Params& params,
-                                         const TileInfo& info, int i) {
+__device__ __forceinline__ uint32_t row_id(const SharedStorage<Tile>& storage, const Params& params,
+                                           const TileInfo& info, int i) {
     const PhaseParams& phase = params.phase[info.phase];
     if constexpr (Tile::kFewTokens) {
         if (info.phase == 0 && is_listed<Tile>(params.schedule)) {
             return __fns(storage.list.expert[info.token_tile].tokens, 0, i + 1);
         }
     }
-    return token_row(phase, info.token_begin + i);
+    const int row = info.token_begin + i;
+    return phase.row_ids ? phase.row_ids[row] : row;
+}
+
+__device__ __forceinline__ uint32_t token_row(const PhaseParams& phase, uint32_t id) {
+    const Divisor& pairs = phase.pairs_per_token;
+    return pairs.inverse ? __umulhi(id, pairs.inverse) >> pairs.shift : id;
 }
 
 __device__ __forceinline__ bool is_written(const uint4& v) {
@@ -89,24 +91,29 @@ struct CopyGather {
     }
 
     // Copy i of thread t moves chunk t % 8 of row t / 8 + i * kRowStep. Sources are offsets in 16-byte units.
-    __device__ static void locate_rows(uint32_t (&source)[kCopies], const Storage& storage,
+    // All ids are requested before the first one is used, those of absent rows, too.
+    template <int kCount>
+    __device__ static void locate_rows(uint32_t (&source)[kCount], const Storage& storage,
                                        const Params& params, const TileInfo& info, int thread) {
+        const PhaseParams& phase = params.phase[info.phase];
 #pragma unroll
-        for (int i = 0; i < kCopies; ++i) {
-            const int row = thread / 8 + i * kRowStep;
-            source[i] = kNoRow;
-            if (row < info.tokens) {
-                const uint32_t token = token_row<Tile>(storage, params, info, row);
-                source[i] = token * (params.phase[info.phase].token_pitch / 16) + thread % 8;
-            }
+        for (int i = 0; i < kCount; ++i) {
+            source[i] = row_id<Tile>(storage, params, info, min(thread / 8 + i * kRowStep, info.tokens - 1));
+        }
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            source[i] = token_row(phase, source[i]) * (phase.token_pitch / 16) + thread % 8;
+            if (thread / 8 + i * kRowStep >= info.tokens) source[i] = kNoRow;
         }
     }
 
-    __device__ static void gather(Storage& storage, const Params& params, const WorkOf<Tile>& info,
-                                  int thread, Ring& ring) {
+    // Tiles of at most kCount * kRowStep tokens.
+    template <int kCount>
+    __device__ static void gather_rows(Storage& storage, const Params& params, const WorkOf<Tile>& info,
+                                       int thread, Ring& ring) {
         const PhaseParams& phase = params.phase[info.phase];
         static_assert(kRowStep % 8 == 4, "the swizzle below alternates between two chunks");
-        uint32_t source[kCopies];
+        uint32_t source[kCount];
         locate_rows(source, storage, params, info, thread);
         const int row = thread / 8;
         const int chunk = thread % 8;
@@ -123,7 +130,7 @@ struct CopyGather {
                 const bool in_k = k + chunk * 16 < phase.k_bytes;
                 const uint4* block = tokens + (in_k ? k / 16 : 0);
 #pragma unroll
-                for (int i = 0; i < kCopies; ++i) {
+                for (int i = 0; i < kCount; ++i) {
                     const uint32_t swizzled = i % 2 ? target ^ 64 : target;
                     if (source[i] != kNoRow) {
                         copy_async_16(shared + swizzled + i * kRowStep * kBlockBytes, block + source[i],
@@ -133,6 +140,17 @@ struct CopyGather {
             }
             cutlass::arch::cpasync_barrier_arrive_noinc(
                 reinterpret_cast<uint64_t const*>(&storage.full[ring.slot]));
+        }
+    }
+
+    // A stage is filled again as fast as its copies are issued, and absent ones are instructions, too.
+    __device__ static void gather(Storage& storage, const Params& params, const WorkOf<Tile>& info,
+                                  int thread, Ring& ring) {
+        constexpr int kFewer = kCopies / 2 + 1;
+        if (info.tokens <= kFewer * kRowStep) {
+            gather_rows<kFewer>(storage, params, info, thread, ring);
+        } else {
+            gather_rows<kCopies>(storage, params, info, thread, ring);
         }
     }
 };
@@ -151,7 +169,8 @@ struct TmaGather {
     __device__ static void gather(Storage& storage, const Params& params, const WorkOf<Tile>& info, int lane,
                                   Ring& ring) {
         const PhaseParams& phase = params.phase[info.phase];
-        const int row = lane < info.tokens ? token_row<Tile>(storage, params, info, lane) : 0;
+        const uint32_t row =
+            lane < info.tokens ? token_row(phase, row_id<Tile>(storage, params, info, lane)) : 0;
         // Other CTAs wrote the rows of this phase through the generic proxy.
         if (info.phase > 0) asm volatile("fence.proxy.async;" ::: "memory");
         const int stages = num_stages<Tile>(phase, info);
