@@ -87,6 +87,7 @@ struct Antiquantised : ProductFormat<float, 16> {
         // Groups that begin or go on in a stage.
         static constexpr int kStageGroups =
             kGroupSteps == 0 ? 1 : std::max(1, kStageSteps / std::max(kGroupSteps, 1));
+        static constexpr int kStageSegments = kWeighed ? kStageSteps / std::max(kScaleSteps, 1) : 1;
         static_assert(kUnits % kSharedUnits == 0, "columns of one word belong to several units");
         // Pairs of k in a word of weights, and steps that a word serves.
         static constexpr int kPairs = 16 / kBits;
@@ -151,27 +152,27 @@ struct Antiquantised : ProductFormat<float, 16> {
             }
         }
 
-        // Of the segment that ends with the next promotion.
-        __device__ __forceinline__ void read_scales(const uint8_t* row) {
+        // Of a stage's segment `segment`.
+        __device__ __forceinline__ void read_scales(const uint8_t* row, int segment) {
 #pragma unroll
             for (int i = 0; i < kChunks; ++i) {
                 const auto words = *reinterpret_cast<const Words*>(row + 2 * (column_ + 32 * kHeld * i));
 #pragma unroll
                 for (int c = 0; c < kHeld; ++c) {
                     const uint32_t word = words.word[c / 2];
-                    sum_scale_[i * kHeld + c] = kSmall * scale_value(word, c % 2);
+                    sum_scale_[segment][i * kHeld + c] = scale_value(word, c % 2);
                 }
             }
         }
 
-        // Adds a segment.
+        // Adds it.
         template <int kAccums>
         __device__ __forceinline__ void promote(float (&acc)[kUnits][kAccums],
-                                                const float (&part)[kUnits][kAccums]) const {
+                                                const float (&part)[kUnits][kAccums], int segment) const {
 #pragma unroll
             for (int i = 0; i < kUnits * kAccums; ++i) {
                 const int u = i / kAccums, a = i % kAccums;
-                acc[u][a] = fp32::fma(part[u][a], sum_scale_[2 * u + a / 2 % 2], acc[u][a]);
+                acc[u][a] = fp32::fma(part[u][a], sum_scale_[segment][2 * u + a / 2 % 2], acc[u][a]);
             }
         }
 
@@ -181,10 +182,8 @@ struct Antiquantised : ProductFormat<float, 16> {
         // After the last MMAs.
         template <int kAccums>
         __device__ __forceinline__ void finish(float (&acc)[kUnits][kAccums]) const {
-            if constexpr (kScaledSums) {
 #pragma unroll
-                for (int i = 0; i < kUnits * kAccums; ++i) acc[i / kAccums][i % kAccums] *= kSmall;
-            }
+            for (int i = 0; i < kUnits * kAccums; ++i) acc[i / kAccums][i % kAccums] *= kSmall;
         }
 
       private:
@@ -311,7 +310,7 @@ struct Antiquantised : ProductFormat<float, 16> {
 
         const Params& params_;
         int column_;
-        float sum_scale_[kChunks * kHeld];
+        float sum_scale_[kStageSegments][kChunks * kHeld];
         int position_[kChunks];
         uint32_t at_[kChunks];  // in Words: 2^32 of them are more than fit a GPU's memory with their weights
         int group_ = 0;         // of the next stage's first step

@@ -103,7 +103,7 @@ struct Int8Int4SlabsOfN : ProductFormat<uint32_t, 8> {
         }
 
         // Of the segment that the block is in.
-        __device__ __forceinline__ void read_scales(const uint8_t* row) {
+        __device__ __forceinline__ void read_scales(const uint8_t* row, int) {
             const auto* pairs = reinterpret_cast<const uint4*>(row + kScaleBytes * column_);
             const uint4 low = pairs[0], high = pairs[1];
             scale_[0] = scale_of(low.x);

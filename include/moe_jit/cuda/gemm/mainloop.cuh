@@ -274,26 +274,29 @@ struct Mainloop {
     __device__ __forceinline__ static void read_scales(Storage& storage, int slot, int item, Loader& loader) {
         constexpr int kScaleItems = Format::kScaleSteps / kItemSteps;
         static_assert(Format::kScaleSteps % kItemSteps == 0, "scales change with items");
-        if ((item + 1) % kScaleItems == 0) loader.read_scales(storage.scales.row[slot][item / kScaleItems]);
+        if ((item + 1) % kScaleItems == 0)
+            loader.read_scales(storage.scales.row[slot][item / kScaleItems], item / kScaleItems);
     }
 
-    // Adds item after item to `acc`; every item whose number kFreshItems divides starts new sums, 0: none.
-    // ended(item, position in the ring) is called when the MMAs of an item have finished.
-    template <int kFreshItems, class Loader, class Ended>
+    // Adds item after item to the sums of its segment, one of kSegments in a stage, which starts them anew;
+    // kSegments 0: to the sums as they are. ended(item) is called when the MMAs of an item have finished.
+    template <int kSegments, class Loader, class Ended>
     __device__ __forceinline__ static void from_registers(Storage& storage, Loader& loader, int stages,
-                                                          Ring& ring, Accums& acc, Ended ended) {
+                                                          Ring& ring, Accums* sums, Ended ended) {
         static_assert(kItems % 2 == 0, "items come in pairs, so that their registers have fixed names");
+        constexpr int kSegmentItems = kItems / std::max(kSegments, 1);
+        static_assert(kItems % kSegmentItems == 0, "segments are of whole items");
         Fragments fragments[2];
         wait_stage(storage, ring);
         load_item(storage, ring.slot, 0, loader, fragments[0]);
         for (int s = 0; s < stages; ++s) {
             // Known to be uniform, descriptors are computed once for a warp.
-            const Ring current{__shfl_sync(0xffffffffu, ring.slot, 0), ring.phase};
-            const int slot = current.slot;
+            const int slot = __shfl_sync(0xffffffffu, ring.slot, 0);
             ring.advance();
 #pragma unroll
             for (int item = 0; item < kItems; ++item) {
-                const bool fresh = kFreshItems > 0 && item % std::max(kFreshItems, 1) == 0;
+                Accums& acc = sums[item / kSegmentItems];
+                const bool fresh = kSegments > 0 && item % kSegmentItems == 0;
                 issue_item(storage, slot, item, fragments[item % 2], acc, !fresh);
                 loader.observe(fragments[item % 2]);
                 if constexpr (Tile::kScaled) read_scales(storage, slot, item, loader);
@@ -306,7 +309,7 @@ struct Mainloop {
                 cute::warpgroup_wait<0>();
                 fence(fragments[item % 2]);
                 fence(acc);
-                ended(item, current);
+                ended(item);
             }
             release(storage, slot);
         }
@@ -321,7 +324,7 @@ struct Mainloop {
         Accums part;
         int blocks_left = loader.segment_blocks();
         loader.begin_segment(part);
-        from_registers<0>(storage, loader, stages, ring, part, [&](int item, const Ring&) {
+        from_registers<0>(storage, loader, stages, ring, &part, [&](int item) {
             if ((item + 1) % kBlockItems != 0 || --blocks_left > 0) return;
             loader.promote(acc, part);
             loader.begin_segment(part);
@@ -330,15 +333,17 @@ struct Mainloop {
         if (blocks_left != loader.segment_blocks()) loader.promote(acc, part);
     }
 
-    // The same for segments that end with items.
+    // The same for segments that end with items. They are added at the end of a stage: ptxas would move what
+    // the next item needs behind the wait, to fill the latency of additions.
     template <class Loader>
     __device__ __forceinline__ static void weighed(Storage& storage, Loader& loader, int stages, Ring& ring,
                                                    Totals& acc) {
-        constexpr int kSegmentItems = kItems / Tile::kStageSegments;
-        static_assert(kItems % Tile::kStageSegments == 0, "segments are of whole items");
-        Accums part;
-        from_registers<kSegmentItems>(storage, loader, stages, ring, part, [&](int item, const Ring&) {
-            if ((item + 1) % kSegmentItems == 0) loader.promote(acc, part);
+        constexpr int kSegments = Tile::kStageSegments;
+        Accums part[kSegments];
+        from_registers<kSegments>(storage, loader, stages, ring, part, [&](int item) {
+            if (item + 1 < kItems) return;
+#pragma unroll
+            for (int i = 0; i < kSegments; ++i) loader.promote(acc, part[i], i);
         });
     }
 
@@ -358,7 +363,7 @@ struct Mainloop {
             } else if constexpr (Tile::kScaled) {
                 weighed(storage, loader, stages, ring, acc);
             } else {
-                from_registers<0>(storage, loader, stages, ring, acc, [](int, const Ring&) {});
+                from_registers<0>(storage, loader, stages, ring, &acc, [](int) {});
             }
             loader.finish(acc);
         } else if constexpr (Format::kPromote && kPipelined) {
