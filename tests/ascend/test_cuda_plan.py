@@ -140,7 +140,29 @@ def test_groups_of_k_of_16_bit_operands():
     ],
 )
 def test_tiles_hold_nearly_every_group(name: str, counts: list[int], tile: int):
-    problem = Problem(Inputs(), ROWS[name], counts, 256, 128)
+    check_tile(Problem(Inputs(), ROWS[name], counts, 256, 128), tile)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "rows", "n", "tile"),
+    [
+        ("bf16", "nd", 330, 16384, 320),
+        ("i8-i32", "nd", 330, 16384, 320),
+        ("i8-i32", "transposed", 330, 16384, 320),
+        ("bf16", "nd", 320, 16384, 128),  # fewer than two tiles for each SM
+        ("bf16", "nd", 330, 16000, 128),
+        ("bf16-i4", "nd", 330, 16384, 160),
+    ],
+)
+def test_pairs_of_ctas_share_weights_of_several_tiles(name: str, layout: str, rows: int, n: int, tile: int):
+    check_tile(Problem(Inputs(), ROWS[name], [rows, rows], 64, n, layout=layout), tile)
+
+
+def test_one_tile_for_each_group_needs_no_pairs():
+    check_tile(Problem(Inputs(), ROWS["bf16"], [160] * 40, 64, 2048), 128)
+
+
+def check_tile(problem: Problem, tile: int) -> None:
     product = planned(problem)
     assert product is not None
     arguments = problem.arguments()

@@ -39,6 +39,12 @@ _DEPTH_TILES = (64, 128)  # slabs of 64 columns of x
 # Weights that are converted keep both math warpgroups on a tile, see Format::kTileWarpgroups; a tile of 32
 # has more of them in a stage than one of 64.
 _CONVERTED_TILES = (16, 32, 64, 160)
+# Pairs of CTAs that share weights: of groups with more than one tile of 160, where at least two for every SM
+# are to be computed.
+_PAIR_TILE = 320
+_ONE_TILE_ROWS = 160
+_PAIR_TILE_COLUMNS = 256
+_PAIRED_TILES = 264
 # Two sets of sums leave no registers for wider tiles.
 _SEGMENT_TILES = (16, 32, 64)
 
@@ -118,8 +124,12 @@ def _group_tier(r: Request) -> int:
 def tile_tokens(r: Request, tiles: tuple[int, ...]) -> int:
     """The narrowest token tile that holds nearly every group's rows, so that weights are read once."""
     mean = r.rows if r.group_type is GroupType.DEPTH else r.rows / r.num_groups
+    work = r.rows / _ONE_TILE_ROWS * r.weight.n[0] / _PAIR_TILE_COLUMNS
+    if _PAIR_TILE in tiles and mean > _ONE_TILE_ROWS and work >= _PAIRED_TILES:
+        return _PAIR_TILE
     rows = min(mean + 3 * math.sqrt(mean), r.rows)
-    return next((tile for tile in tiles if rows <= tile), tiles[-1])
+    single = [tile for tile in tiles if tile != _PAIR_TILE]
+    return next((tile for tile in single if rows <= tile), single[-1])
 
 
 def tensor_core_product(r: Request, p: Parameters) -> TensorCoreProduct | None:
@@ -192,7 +202,8 @@ def _float(r: Request, p: Parameters) -> TensorCoreProduct | None:
     element = _ELEMENT[r.x[0].dtype]
     layout = "RowsOfK" if r.weight.transposed else _layout(r)
     tiles = _SHARED_TILES if r.weight.k[0] >= _LONG_K else _ALTERNATING_TILES
-    return TensorCoreProduct(f"Float16Formats<{element}>::{layout}", f"FloatOutput<{element}>", tiles)
+    output = f"FloatOutput<{element}>"
+    return TensorCoreProduct(f"Float16Formats<{element}>::{layout}", output, (*tiles, _PAIR_TILE))
 
 
 def _depth(r: Request) -> TensorCoreProduct | None:
@@ -242,10 +253,10 @@ def _int8(r: Request, p: Parameters) -> TensorCoreProduct | None:
     outputs = {torch.int8: "RequantisedOutput", torch.int32: "IntegerOutput"}
     output = outputs.get(p.output_dtype) or _scaled(p)
     if r.weight.transposed:
-        return TensorCoreProduct("Int8RowsOfK", output, _ALTERNATING_TILES)
+        return TensorCoreProduct("Int8RowsOfK", output, (*_ALTERNATING_TILES, _PAIR_TILE))
     blocked = str(r.weight.blocked).lower()
     tiles = _TILES if r.weight.k[0] >= _LONG_K else _ALTERNATING_TILES
-    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, tiles)
+    return TensorCoreProduct(f"Int8SlabsOfN<{blocked}>", output, (*tiles, _PAIR_TILE))
 
 
 def _int4(r: Request, p: Parameters) -> TensorCoreProduct | None:

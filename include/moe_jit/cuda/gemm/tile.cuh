@@ -141,7 +141,7 @@ struct TileOf<192, Format, kMaxExperts> {
 template <class Tile_>
 struct Paired : Tile_ {
     static constexpr int kCtas = 2;
-    static_assert(Tile_::kBoxes == kCtas, "each CTA of a pair loads one box for both");
+    static_assert(Tile_::kBoxes % kCtas == 0, "each CTA of a pair loads half of the boxes for both");
     static_assert(Tile_::kFreeingLanes == 1, "one lane tells the peer that a warp has read a stage");
 };
 

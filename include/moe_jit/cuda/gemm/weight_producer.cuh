@@ -58,8 +58,13 @@ struct WeightProducer {
                                                       int stage, int block, uint64_t hint) {
         if constexpr (Tile::kCtas > 1) {
             if (info.shares_weights()) {
-                return load_box<true>(storage, params, map, info, slot, cluster_rank<Tile>(), stage, block,
-                                      hint);
+                constexpr int kOwn = Tile::kBoxes / Tile::kCtas;
+#pragma unroll
+                for (int i = 0; i < kOwn; ++i) {
+                    const int box = cluster_rank<Tile>() * kOwn + i;
+                    load_box<true>(storage, params, map, info, slot, box, stage, block, hint);
+                }
+                return;
             }
         }
 #pragma unroll
