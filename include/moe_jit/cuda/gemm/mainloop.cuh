@@ -274,8 +274,8 @@ struct Mainloop {
     __device__ __forceinline__ static void read_scales(Storage& storage, int slot, int item, Loader& loader) {
         constexpr int kScaleItems = Format::kScaleSteps / kItemSteps;
         static_assert(Format::kScaleSteps % kItemSteps == 0, "scales change with items");
-        if ((item + 1) % kScaleItems == 0)
-            loader.read_scales(storage.scales.row[slot][item / kScaleItems], item / kScaleItems);
+        const int segment = item / kScaleItems;
+        if ((item + 1) % kScaleItems == 0) loader.read_scales(storage.scales.row[slot][segment], segment);
     }
 
     // Adds item after item to the sums of its segment, one of kSegments in a stage, which starts them anew;
