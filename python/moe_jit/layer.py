@@ -173,6 +173,7 @@ class FusedMoE(torch.nn.Module):
         quantised here. router_logits: [T, num_experts] float32 or bfloat16, T the product of the leading
         dimensions. output: None or bfloat16 [T, H]; routing_replay_out: None or int16 [>= T, top_k].
         """
+        checks.is_tensor("router_logits", router_logits)
         result = trtllm_fp8_per_tensor_scale_moe(
             router_logits,
             self.routing_bias,
@@ -380,6 +381,7 @@ class FusedMoE(torch.nn.Module):
         self, hidden_states: torch.Tensor, router_logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Global ids and weights [T, top_k] as the operation itself chooses them."""
+        checks.is_tensor("router_logits", router_logits)
         hidden = self.quantize_input(hidden_states)
         ids = torch.empty(hidden.shape[0], self.top_k, dtype=torch.int16, device=hidden.device)
         parts = trtllm_fp8_per_tensor_scale_moe(
