@@ -78,7 +78,7 @@ def test_cold_uses_an_empty_cache_and_restores_the_environment(monkeypatch: pyte
 
 
 def test_command_line():
-    program = [sys.executable, "-c", "from moe_jit.cli import main; main()"]
+    program = [sys.executable, "-m", "moe_jit"]
     done = subprocess.run([*program, "demo", "--tokens", "4"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Qwen3-30B-A3B layer" in done.stdout
